@@ -1,0 +1,299 @@
+"""Every hook of a training run, in call order. This file is the plugin API.
+
+A hook has one of three kinds:
+
+* **owned**: exactly one plugin answers. The defaults come first, then the recipe, then the
+  variants; the last of them that implements the hook owns it and is the only one called. It
+  must return a value: None is an error that names the function. Two variants that own the
+  same hook are an error too.
+* **merged**: every plugin answers and the answers are combined.
+* **observed**: every plugin is told; return values are ignored.
+
+An implementation takes any of the arguments below, by name, and no others. A variant that
+wants the recipe's own answer calls it: hook implementations are plain module functions.
+
+    import flux_controlnet_plugin.recipe as base
+    from hooks import hookimpl
+
+    @hookimpl
+    def apply_precision(config, models):
+        models = base.apply_precision(config, models)
+        ...
+        return models
+
+`@hookimpl(wrapper=True)` wraps any hook whoever owns it (timing, guards); see pluggy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from . import hookspec
+from .types import (
+    Batch,
+    Cache,
+    CollateFn,
+    Config,
+    Dataset,
+    Dist,
+    Models,
+    Stage,
+    StepOutput,
+    TrainState,
+)
+
+if TYPE_CHECKING:
+    from mindspore import nn
+
+Kind = Literal["owned", "merged", "observed"]
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def _spec(kind: Kind) -> Callable[[_F], _F]:
+    """Mark a hook specification and record its kind, which `kind_of` reads."""
+
+    def mark(function: _F) -> _F:
+        function.kind = kind  # type: ignore[attr-defined]
+        return hookspec(firstresult=kind == "owned")(function)
+
+    return mark
+
+
+def kind_of(spec: Callable[..., Any]) -> Kind:
+    """The kind of a specification in this module."""
+    kind: Kind = spec.kind  # type: ignore[attr-defined]
+    return kind
+
+
+# -------------------------------------------------------------------------------------------
+# Configuration
+# -------------------------------------------------------------------------------------------
+
+
+@_spec("merged")
+def config_sections() -> dict[str, type]:
+    """Add sections to the configuration.
+
+    Called before anything else, with nothing loaded. Each section is a dataclass whose fields
+    are the section's options; see `launcher.training.options` for ranges, choices and help.
+
+    Returns:
+        Dataclasses by section name. A name that another plugin or the launcher already uses
+        is an error.
+    """
+
+
+@_spec("merged")
+def check_config(config: Config) -> list[str]:
+    """Look for what is wrong with the configuration but shows in no single option.
+
+    Called after every option has been checked by itself and before anything is loaded:
+    missing files, damaged checkpoints, parts that do not fit each other. Cheap: it may read
+    configuration files and the headers of weights, not the weights.
+
+    Args:
+        config: the resolved configuration.
+
+    Returns:
+        Problems, each a sentence or two that names the thing, the value and the way out. They
+        are shown together.
+    """
+
+
+# -------------------------------------------------------------------------------------------
+# Data and models
+# -------------------------------------------------------------------------------------------
+
+
+@_spec("owned")
+def build_dataset(config: Config, dist: Dist) -> Dataset:
+    """Open the data set and check it. Nothing is encoded and no weight is loaded.
+
+    Args:
+        config: the resolved configuration.
+        dist: rank and number of processes; every rank sees the whole data set.
+
+    Returns:
+        The samples, by number.
+
+    Raises:
+        UserError: the data set is missing, empty, or a row of it cannot be used.
+    """
+
+
+@_spec("owned")
+def build_models(config: Config, stage: Stage) -> Models:
+    """Load the parts that one stage needs, and only those.
+
+    Args:
+        config: the resolved configuration.
+        stage: `precompute` (what encodes the data set) or `train` (what the step needs).
+
+    Returns:
+        The parts by name, in fp32 or as stored, not yet frozen.
+
+    Raises:
+        UserError: a folder, file or weight is missing, damaged or of another architecture.
+    """
+
+
+@_spec("owned")
+def configure_trainable(config: Config, models: Models) -> Models:
+    """Freeze and unfreeze parameters; nothing else. Called in both stages.
+
+    Args:
+        config: the resolved configuration.
+        models: the parts from `build_models`.
+
+    Returns:
+        The same parts, with `requires_grad` set on every parameter.
+    """
+
+
+@_spec("owned")
+def apply_precision(config: Config, models: Models) -> Models:
+    """Set the parameter dtype and the computation dtype of every part. Called in both stages.
+
+    Args:
+        config: the resolved configuration.
+        models: the parts, after `configure_trainable`.
+
+    Returns:
+        The same parts, cast.
+    """
+
+
+@_spec("owned")
+def precompute(config: Config, models: Models, dataset: Dataset, cache: Cache) -> Cache:
+    """Encode what does not change during training (text embeddings, VAE moments).
+
+    Args:
+        config: the resolved configuration.
+        models: the parts of the `precompute` stage.
+        dataset: the samples from `build_dataset`.
+        cache: where the encodings go; what is already there need not be made again.
+
+    Returns:
+        The cache, filled. Default: the cache as it is.
+    """
+
+
+@_spec("owned")
+def build_collate_fn(config: Config, models: Models, dataset: Dataset, cache: Cache) -> CollateFn:
+    """Make the function that turns sample numbers into the arrays of a micro-batch.
+
+    All randomness of a step (noise, timesteps, posterior samples, dropout) is drawn here, on
+    the host, from `draws`, so that the compiled graph has none and a resumed run draws the
+    same numbers.
+
+    Args:
+        config: the resolved configuration.
+        models: the parts of the `train` stage (schedulers are of use here).
+        dataset: the samples.
+        cache: the encodings.
+
+    Returns:
+        `collate(indices, draws) -> arrays`, the arrays in the order of the loss cell's
+        `construct`. Shapes and dtypes must not change from call to call: each new shape
+        compiles a new graph.
+    """
+
+
+# -------------------------------------------------------------------------------------------
+# The step
+# -------------------------------------------------------------------------------------------
+
+
+@_spec("owned")
+def build_loss(config: Config, models: Models) -> nn.Cell:
+    """The forward pass and its loss, as one cell: what most variants want to change.
+
+    Args:
+        config: the resolved configuration.
+        models: the parts of the `train` stage, trainable and cast.
+
+    Returns:
+        A cell whose `construct` takes the arrays of a micro-batch and returns the loss, a
+        float32 scalar. It is compiled together with backward pass and update.
+    """
+
+
+@_spec("owned")
+def build_optimizer(config: Config, parameters: list[Any]) -> nn.Optimizer:
+    """The optimizer. Default: what `optimizer.name` says.
+
+    Args:
+        config: the resolved configuration.
+        parameters: the trainable parameters (`mindspore.Parameter`).
+
+    Returns:
+        A `mindspore.nn.Optimizer` made with a constant learning rate; the step writes the
+        scheduled rate into it before each update.
+    """
+
+
+@_spec("owned")
+def train_step(state: TrainState, batch: Batch) -> StepOutput:
+    """One optimisation step. Default: `state.compiled_step(batch, state.learning_rate)`.
+
+    Args:
+        state: the loop's state; `state.step` steps are done.
+        batch: the micro-batches of this step.
+
+    Returns:
+        Loss, gradient norm, and whether the update was skipped.
+    """
+
+
+# -------------------------------------------------------------------------------------------
+# Results
+# -------------------------------------------------------------------------------------------
+
+
+@_spec("owned")
+def export_weights(config: Config, models: Models, directory: Path) -> list[Path]:
+    """Write the trained weights in the layout that their users load (diffusers').
+
+    Args:
+        config: the resolved configuration.
+        models: the parts of the `train` stage.
+        directory: the run's output directory; exists.
+
+    Returns:
+        The files written.
+    """
+
+
+# -------------------------------------------------------------------------------------------
+# Observers
+# -------------------------------------------------------------------------------------------
+
+
+@_spec("observed")
+def on_train_start(state: TrainState) -> None:
+    """The first step is about to run.
+
+    Args:
+        state: the loop's state, `state.step` at its starting value.
+    """
+
+
+@_spec("observed")
+def on_step_end(state: TrainState, output: StepOutput) -> None:
+    """A step is done.
+
+    Args:
+        state: the loop's state; `state.step` counts the step just done.
+        output: what `train_step` returned.
+    """
+
+
+@_spec("observed")
+def on_train_end(state: TrainState) -> None:
+    """Training is over and the weights are exported.
+
+    Args:
+        state: the loop's state.
+    """

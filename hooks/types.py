@@ -1,0 +1,177 @@
+"""The values that hooks receive and return: plain dataclasses, no framework imported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from mindspore import nn
+
+#: What `build_models` is asked for. `precompute` encodes the data set (text encoders, VAE);
+#: `train` holds what the training step needs. They are never in memory together unless a
+#: recipe chooses so.
+Stage = Literal["precompute", "train"]
+
+#: The arrays of one micro-batch, in the order in which the loss cell's `construct` takes them.
+MicroBatch = tuple["np.ndarray", ...]
+
+
+class Config(Mapping[str, Any]):
+    """The resolved configuration: one dataclass instance per section.
+
+    Sections are attributes (`config.train.learning_rate`) and mapping items
+    (`config["train"]`). Nothing in it changes after the run has started.
+    """
+
+    def __init__(self, sections: Mapping[str, Any]) -> None:
+        self.__dict__.update(sections)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"the configuration has no section {name!r}; it has {', '.join(sorted(self))}"
+        )
+
+    def __getitem__(self, name: str) -> Any:
+        return self.__dict__[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.__dict__)
+
+    def __len__(self) -> int:
+        return len(self.__dict__)
+
+
+@dataclass(frozen=True)
+class Dist:
+    """This process's place among the processes of the run."""
+
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """True on the one process that writes files and talks to the user."""
+        return self.rank == 0
+
+
+class Dataset(Protocol):
+    """Samples by number. What a sample is, is between a recipe's own hooks."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Any: ...
+
+
+class Cache(Protocol):
+    """What `precompute` keeps: named arrays under a key.
+
+    Keys are strings made by the recipe; equal keys mean equal content. `put` on a key that
+    exists replaces it.
+    """
+
+    def __contains__(self, key: str) -> bool: ...
+
+    def get(self, key: str) -> Mapping[str, np.ndarray]: ...
+
+    def put(self, key: str, arrays: Mapping[str, np.ndarray]) -> None: ...
+
+
+class Draws(Protocol):
+    """Random numbers as a function of (seed, step, slot, name); see `launcher.training.random`.
+
+    `slots` are positions in the global batch of the step, so one process and N processes draw
+    the same numbers for the same batch. Each name is an independent stream.
+    """
+
+    def uniform(self, name: str) -> np.ndarray:
+        """float64 `[B]` in [0, 1), one per slot."""
+        ...
+
+    def normal(self, name: str, shape: Sequence[int]) -> np.ndarray:
+        """float32 `[B, *shape]`, standard normal."""
+        ...
+
+
+#: Turns sample numbers into the arrays of one micro-batch.
+CollateFn = Callable[[Sequence[int], Draws], MicroBatch]
+
+
+class Models(dict[str, Any]):
+    """The parts of a model by the name of their folder in a pipeline.
+
+    For FLUX: `tokenizer`, `tokenizer_2`, `text_encoder`, `text_encoder_2`, `vae`,
+    `transformer`, `controlnet`, `scheduler`; a stage holds only some of them.
+    """
+
+    def cells(self) -> dict[str, nn.Cell]:
+        """The parts that have parameters (neither tokenizers nor schedulers)."""
+        return {name: part for name, part in self.items() if hasattr(part, "get_parameters")}
+
+    def trainable_parameters(self) -> list[Any]:
+        """Parameters with `requires_grad`, in the order of the parts."""
+        return [p for cell in self.cells().values() for p in cell.trainable_params()]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The input of one optimisation step.
+
+    `micro_batches` has `train.gradient_accumulation_steps` entries; their gradients are
+    averaged. `samples` counts the samples of all processes.
+    """
+
+    micro_batches: Sequence[MicroBatch]
+    samples: int
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """What one optimisation step reports, as Python numbers.
+
+    Attributes:
+        loss: mean loss over the micro-batches, unscaled.
+        grad_norm: global L2 norm of the gradients before clipping.
+        skipped: True if the update was left out because a gradient was not finite.
+        metrics: further figures, written to `metrics.jsonl` under their names.
+    """
+
+    loss: float
+    grad_norm: float
+    skipped: bool = False
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class TrainState:
+    """The state of the loop, passed to `train_step` and to the observers.
+
+    Attributes:
+        config: the resolved configuration.
+        models: the parts of the `train` stage.
+        loss: the cell from `build_loss`.
+        optimizer: the optimizer from `build_optimizer`.
+        compiled_step: runs one optimisation step on a batch at a learning rate; what the
+            default `train_step` calls.
+        max_train_steps: where the run ends.
+        output_dir: the run's folder.
+        dist: this process's rank and the number of processes.
+        step: optimisation steps completed.
+        epoch: passes over the data set begun, counted from 0.
+        learning_rate: the rate of the step about to run.
+    """
+
+    config: Config
+    models: Models
+    loss: nn.Cell
+    optimizer: nn.Optimizer
+    compiled_step: Callable[[Batch, float], StepOutput]
+    max_train_steps: int
+    output_dir: Path
+    dist: Dist
+    step: int = 0
+    epoch: int = 0
+    learning_rate: float = 0.0
