@@ -1,0 +1,53 @@
+# Everything is set up by the target that needs it:
+#
+#   make quickstart    a small FLUX ControlNet training run on this machine's CPU
+#   make test          linters, type check, test suite
+#
+# Variables: PYTHON (the interpreter for the environment), VENV (its folder),
+# ARGS (extra arguments for the launcher in quickstart, for pytest in test).
+
+PYTHON ?=
+VENV ?= .venv
+ARGS ?=
+UPGRADE ?=
+
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test lint format constraints clean distclean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## /  make \1	/' | expand -t 22
+
+setup: ## create .venv and install everything, exact versions; does nothing when up to date
+	@PYTHON='$(PYTHON)' VENV='$(VENV)' sh scripts/setup.sh
+
+# Every call gets a folder of its own (runs/quickstart, runs/quickstart-2, ...): the launcher does
+# not write into a folder that holds a run, and nobody's earlier run is deleted.
+quickstart: setup ## train a tiny FLUX ControlNet on the CPU, into runs/quickstart
+	@run=runs/quickstart; n=1; while [ -e "$$run" ]; do n=$$((n + 1)); run=runs/quickstart-$$n; done; \
+	set -x; $(BIN)/launcher --recipe flux_controlnet \
+	    --config flux_controlnet_plugin/configs/quickstart.yaml output_dir=$$run $(ARGS)
+
+test: lint ## linters, type check, then all tests (one file: make test ARGS=tests/test_imports.py)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: setup ## ruff and mypy, without changing anything
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy hooks launcher
+
+format: setup ## let ruff mend and format the source
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+constraints: setup ## write constraints.txt anew from setup.cfg (newest versions: UPGRADE=--upgrade)
+	$(BIN)/python -m pip install --quiet uv
+	PATH="$(BIN):$$PATH" $(BIN)/python scripts/constraints.py $(UPGRADE)
+
+clean: ## remove caches and build products; .venv and runs/ stay
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean ## clean, and remove .venv
+	rm -rf $(VENV)
