@@ -1,0 +1,339 @@
+"""The folder of a run: claimed once, never written over.
+
+A run leaves in its output directory `config.yaml` (the complete configuration),
+`provenance.json` (what it ran with), `metrics.jsonl` (a line a step), and what hooks add:
+exported weights and reports. `problems` looks before anything is loaded and touches nothing;
+`RunDir.claim` then takes the folder, and of two runs that try at the same moment one is refused.
+
+    with RunDir.claim("runs/first", config_text) as run:
+        run.write_provenance(...)
+        run.write_metrics(step=1, loss=0.5, lr=1e-5, grad_norm=0.1, ...)
+
+If the block is left by an exception before the first step was recorded, what this class wrote
+is removed again, so that the same command can be repeated once the mistake is mended.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from launcher.training.errors import UserError
+
+CONFIG = "config.yaml"
+PROVENANCE = "provenance.json"
+METRICS = "metrics.jsonl"
+
+#: What shows that a folder holds a run, finished or not.
+_MARKS_OF_A_RUN = (CONFIG, PROVENANCE, METRICS, "precision.json", "validation", "checkpoint-*")
+#: What a run could write over without these patterns knowing the recipe: weights in the folder
+#: or one folder below it, which is where diffusers keeps them.
+_MARKS_OF_WEIGHTS = ("model_index.json", "*.safetensors", "*/*.safetensors")
+
+_WAY_OUT = "choose another train.output_dir, or remove the folder if it is no longer needed"
+
+
+def problems(output_dir: str | Path) -> list[str]:
+    """Why a run cannot write to a folder; empty if it can. Touches nothing.
+
+    Args:
+        output_dir: as the user wrote it; `~` is the home directory. It may exist and hold files
+            that have nothing to do with a run.
+    """
+    try:
+        path = _expand(output_dir)
+        problem = _occupied(path) or _unwritable(path)
+    except (OSError, ValueError) as error:
+        problem = f"cannot be used: {_reason(error)}; choose another train.output_dir"
+    return [f"train.output_dir {str(output_dir)!r} {problem}"] if problem else []
+
+
+class RunDir:
+    """The claimed folder of a run, and what is written into it.
+
+    Attributes:
+        path: the folder, absolute.
+    """
+
+    def __init__(self, path: Path, is_main: bool, created: Sequence[Path]) -> None:
+        """Use `claim`."""
+        self.path = path
+        self._is_main = is_main
+        self._created = list(created)
+        self._metrics: Any = None
+        self._steps_recorded = False
+
+    @classmethod
+    def claim(cls, output_dir: str | Path, config_text: str, *, is_main: bool = True) -> RunDir:
+        """Take a folder for a new run, by writing `config.yaml` into it.
+
+        Args:
+            output_dir: as the user wrote it; made with its parents if it does not exist.
+            config_text: the complete configuration.
+            is_main: False on all processes but one; they write nothing.
+
+        Raises:
+            UserError: the folder cannot be written to, or holds a run, be it one that was
+                started a moment ago.
+        """
+        if not is_main:
+            return cls(_expand(output_dir), False, [])
+        for problem in problems(output_dir):
+            raise UserError(problem)
+        path = _expand(output_dir)
+        new_folders = [p for p in (path, *path.parents) if not p.exists()]
+        run = cls(path, True, new_folders)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            run._write_new(CONFIG, config_text.rstrip("\n") + "\n")
+            # Unbuffered: a line is in the file once `write_metrics` returns, and a run that is
+            # killed loses at most the line it was writing.
+            run._metrics = open(path / METRICS, "xb", buffering=0)  # noqa: SIM115
+            run._created.append(path / METRICS)
+        except FileExistsError as error:
+            run.close()
+            raise UserError(
+                f"train.output_dir {str(output_dir)!r} was taken by another run that started at "
+                f"the same moment ({error.filename} appeared); {_WAY_OUT}"
+            ) from error
+        except OSError as error:
+            run.abandon()
+            raise UserError(
+                f"train.output_dir {str(output_dir)!r} cannot be used: {_reason(error)}; "
+                "choose another train.output_dir"
+            ) from error
+        return run
+
+    def write_provenance(
+        self,
+        *,
+        command_line: Sequence[str],
+        seed: int,
+        device: str,
+        world_size: int,
+        plugins: Sequence[Mapping[str, Any]],
+        **more: Any,
+    ) -> None:
+        """Write `provenance.json`: all that the run's figures may depend on but the data.
+
+        Args:
+            command_line: the arguments as typed.
+            seed: the run's seed.
+            device: what it runs on, such as `CPU` or `Ascend`.
+            world_size: number of processes.
+            plugins: what `Plugins.files()` returns, with a hash of each file.
+            more: further entries that JSON can hold.
+        """
+        if not self._is_main:
+            return
+        self.write_json(
+            PROVENANCE,
+            {
+                "command_line": list(command_line),
+                "started": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                "seed": seed,
+                "device": device,
+                "world_size": world_size,
+                **more,
+                "python": {
+                    "version": platform.python_version(),
+                    "implementation": platform.python_implementation(),
+                    "executable": sys.executable,
+                },
+                "platform": {
+                    "system": platform.system(),
+                    "release": platform.release(),
+                    "machine": platform.machine(),
+                    "cpus": os.cpu_count(),
+                },
+                "plugins": [dict(plugin) for plugin in plugins],
+                "packages": installed_packages(),
+            },
+        )
+
+    def write_metrics(
+        self,
+        *,
+        step: int,
+        loss: float,
+        lr: float,
+        grad_norm: float,
+        step_seconds: float,
+        samples_per_second: float,
+        skipped: bool,
+        metrics: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Append a step to `metrics.jsonl`: one JSON object on one line.
+
+        JSON has neither NaN nor infinity: both are written as null, which pandas and the like
+        read as a missing number, so that the column stays numeric. `skipped` tells a loss that
+        overflowed.
+
+        Args:
+            step: number of the step just done, from 1.
+            loss, lr, grad_norm, skipped: what the step reported, and the rate it used.
+            step_seconds: wall time of the step.
+            samples_per_second: over all processes.
+            metrics: further figures, by name.
+
+        Raises:
+            ValueError: a further figure is named like one of the above.
+            TypeError: a further figure is not a number.
+        """
+        record: dict[str, Any] = {
+            "step": step,
+            "loss": loss,
+            "lr": lr,
+            "grad_norm": grad_norm,
+            "step_seconds": step_seconds,
+            "samples_per_second": samples_per_second,
+            "skipped": skipped,
+        }
+        for name, value in (metrics or {}).items():
+            if name in record:
+                raise ValueError(
+                    f"metric {name!r} of StepOutput.metrics has the name of a figure that every "
+                    f"step has ({', '.join(record)}); give it another name"
+                )
+            record[name] = value
+        line = json.dumps({name: _number(name, value) for name, value in record.items()})
+        if self._is_main:
+            self._metrics.write(line.encode() + b"\n")
+            self._steps_recorded = True
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write a new JSON file, such as a report. On the main process only.
+
+        Raises:
+            FileExistsError: there is a file of that name already.
+        """
+        if self._is_main:
+            self._write_new(name, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+    def close(self) -> None:
+        """No more lines will be written. May be called twice."""
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
+
+    def abandon(self) -> None:
+        """Remove the files that this object wrote, and the folders it made if they are empty.
+
+        Files that others put into the folder stay. Does nothing once a step is recorded.
+        """
+        self.close()
+        if self._steps_recorded or not self._is_main:
+            return
+        for path in reversed([p for p in self._created if not p.is_dir()]):
+            path.unlink(missing_ok=True)
+        for path in [p for p in self._created if p.is_dir()]:  # innermost first
+            try:
+                path.rmdir()
+            except OSError:  # not empty, so not ours alone
+                break
+        self._created.clear()
+
+    def __enter__(self) -> RunDir:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abandon()
+
+    def _write_new(self, name: str, text: str) -> None:
+        """Write a file that must not exist yet (O_EXCL: the system decides who was first)."""
+        path = self.path / name
+        with open(path, "x", encoding="utf-8") as file:
+            self._created.append(path)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def installed_packages() -> dict[str, str]:
+    """The version of every installed distribution, by name."""
+    from importlib.metadata import distributions
+
+    # The first of a name on sys.path is the one that is imported.
+    found: dict[str, tuple[str, str]] = {}
+    for distribution in distributions():
+        name = distribution.metadata["Name"]
+        if name:  # None for the remains of a broken installation
+            found.setdefault(name.lower().replace("_", "-"), (name, distribution.version))
+    return dict(sorted(found.values(), key=lambda item: item[0].lower()))
+
+
+def _expand(output_dir: str | Path) -> Path:
+    """The absolute path; `~` in a YAML file is expanded by nobody else."""
+    if not str(output_dir).strip() or "\0" in str(output_dir):
+        raise ValueError("it is not the name of a folder")
+    try:
+        expanded = Path(output_dir).expanduser()
+    except RuntimeError as error:  # no such user
+        raise ValueError(str(error)) from error
+    return Path(os.path.abspath(expanded))
+
+
+def _occupied(path: Path) -> str | None:
+    """What the folder holds that a run would write over."""
+    if not path.is_dir():
+        return None
+    for patterns, what in ((_MARKS_OF_A_RUN, "a run"), (_MARKS_OF_WEIGHTS, "model weights")):
+        found = sorted(f"{p.relative_to(path)}" for pattern in patterns for p in path.glob(pattern))
+        if found:
+            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+            return f"already holds {what} ({', '.join(found[:3])}{more}); {_WAY_OUT}"
+    return None
+
+
+def _unwritable(path: Path) -> str | None:
+    """Why no file could be made in the folder, judging by the part of the path that exists."""
+    for part in (path, *path.parents):
+        if not part.exists():
+            if part.is_symlink():
+                return (
+                    f"cannot be used: {part} is a link to nowhere; choose another train.output_dir"
+                )
+            continue
+        if not part.is_dir():
+            what = "is a file" if part == path else f"lies under {part}, which is a file"
+            return f"{what}, not a folder; choose another train.output_dir"
+        if not os.access(part, os.W_OK | os.X_OK):
+            what = "is not writable" if part == path else f"cannot be made: {part} is not writable"
+            return f"{what} for this user; choose another train.output_dir"
+        return None
+    return None
+
+
+def _reason(error: OSError | ValueError) -> str:
+    if isinstance(error, OSError) and error.errno:
+        text = os.strerror(error.errno)
+        return f"{text} ({error.filename})" if error.errno != errno.ENAMETOOLONG else text
+    return str(error)
+
+
+def _number(name: str, value: Any) -> float | int | bool | None:
+    """A value as JSON can hold it."""
+    if getattr(value, "ndim", None) == 0:  # numpy scalars
+        value = value.item()
+    if not isinstance(value, (bool, int, float)):
+        raise TypeError(f"metric {name!r} must be a number, got {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
