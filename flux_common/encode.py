@@ -1,0 +1,98 @@
+"""Encode captions and images once, into a cache.
+
+Keys: `text/<caption>` holds `prompt_embeds` and `pooled_prompt_embeds`; `<column>/<sample>`
+holds `moments`; `vae` holds the shift and scale that sampled latents need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from flux_common.latents import encode_moments
+from flux_common.prompts import encode_clip, encode_t5, tokenize
+
+if TYPE_CHECKING:
+    import numpy as np
+
+T = TypeVar("T")
+
+#: Samples encoded together. A constant, so that each encoder compiles one graph.
+BATCH_SIZE = 8
+
+
+def text_key(caption: str) -> str:
+    return f"text/{caption}"
+
+
+def image_key(column: str, index: int) -> str:
+    return f"{column}/{index}"
+
+
+def encode_captions(
+    models: Any, captions: Iterable[str], max_sequence_length: int, cache: Any
+) -> None:
+    """Put the embeddings of every distinct caption into the cache.
+
+    Args:
+        models: holds `tokenizer`, `tokenizer_2`, `text_encoder`, `text_encoder_2`.
+        captions: may repeat.
+        max_sequence_length: T5 tokens per caption.
+        cache: gains, per caption, float32 `prompt_embeds [T, d_model]` and
+            `pooled_prompt_embeds [hidden_size]`.
+    """
+    missing = [c for c in dict.fromkeys(captions) if text_key(c) not in cache]
+    clip_length = models["tokenizer"].model_max_length
+
+    def encode(batch: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        t5_ids = tokenize(models["tokenizer_2"], batch, max_sequence_length)
+        clip_ids = tokenize(models["tokenizer"], batch, clip_length)
+        prompt_embeds = encode_t5(models["text_encoder_2"], t5_ids)
+        return prompt_embeds, encode_clip(models["text_encoder"], clip_ids)
+
+    for caption, prompt_embeds, pooled in _in_batches(missing, encode):
+        arrays = {"prompt_embeds": prompt_embeds, "pooled_prompt_embeds": pooled}
+        cache.put(text_key(caption), arrays)
+
+
+def encode_images(
+    vae: Any, column: str, indices: Iterable[int], pixels: Callable[[int], np.ndarray], cache: Any
+) -> None:
+    """Put the posterior moments of images into the cache.
+
+    Args:
+        vae: an `AutoencoderKL`.
+        column: names the images in the cache's keys.
+        indices: the samples.
+        pixels: sample number to float32 `[3, H, W]` in [-1, 1].
+        cache: gains, per sample, float32 `moments [2C, H/8, W/8]`.
+    """
+    import numpy as np
+
+    missing = [i for i in indices if image_key(column, i) not in cache]
+
+    def encode(batch: Sequence[int]) -> tuple[np.ndarray]:
+        return (encode_moments(vae, np.stack([pixels(i) for i in batch])),)
+
+    for index, moments in _in_batches(missing, encode):
+        cache.put(image_key(column, index), {"moments": moments})
+    cache.put(
+        "vae",
+        {
+            "shift_factor": np.array(vae.config.shift_factor, np.float32),
+            "scaling_factor": np.array(vae.config.scaling_factor, np.float32),
+        },
+    )
+
+
+def _in_batches(
+    items: Sequence[T], encode: Callable[[Sequence[T]], tuple[np.ndarray, ...]]
+) -> Iterator[tuple[Any, ...]]:
+    """Yield (item, its row of every output). The last batch is filled up to the full size."""
+    for start in range(0, len(items), BATCH_SIZE):
+        batch = items[start : start + BATCH_SIZE]
+        full = [*batch, *[batch[-1]] * (BATCH_SIZE - len(batch))]
+        outputs = encode(full)
+        for row, item in enumerate(batch):
+            # A copy, so that an entry does not keep the whole batch in memory.
+            yield (item, *(output[row].copy() for output in outputs))

@@ -1,0 +1,129 @@
+"""Fine-tune a FLUX.1 ControlNet.
+
+    launcher --recipe flux_controlnet --config my_run.yaml
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hooks import hookimpl
+from hooks.types import Cache, CollateFn, Config, Dataset, Dist, Models, Stage
+
+
+@hookimpl
+def config_sections() -> dict[str, type]:
+    from flux_controlnet_plugin.config import SECTIONS
+
+    return SECTIONS
+
+
+@hookimpl
+def check_config(config: Config) -> list[str]:
+    from flux_controlnet_plugin.models import problems
+
+    return problems(config.model)
+
+
+@hookimpl
+def build_dataset(config: Config, dist: Dist) -> Dataset:
+    from flux_controlnet_plugin.data import build_controlnet_dataset
+
+    data = config.data
+    return build_controlnet_dataset(
+        dataset_name=data.dataset_name,
+        dataset_config_name=data.dataset_config_name,
+        jsonl_for_train=data.jsonl_for_train,
+        cache_dir=data.cache_dir,
+        image_column=data.image_column,
+        conditioning_image_column=data.conditioning_image_column,
+        conditioning=data.conditioning,
+        caption_column=data.caption_column,
+        max_train_samples=data.max_train_samples,
+        resolution=data.size,
+    )
+
+
+@hookimpl
+def build_models(config: Config, stage: Stage) -> Models:
+    from flux_controlnet_plugin import models
+
+    build = models.build_encoders if stage == "precompute" else models.build_networks
+    return Models(build(config.model))
+
+
+@hookimpl
+def configure_trainable(models: Models) -> Models:
+    from launcher.training.freeze import set_trainable
+
+    for name, cell in models.cells().items():
+        set_trainable(cell, name == "controlnet")
+    return models
+
+
+@hookimpl
+def apply_precision(config: Config, models: Models) -> Models:
+    from launcher.training.precision import cast_parameters, compute_in, dtype_of
+
+    half = dtype_of(config.precision.mixed_precision)
+    for name, cell in models.cells().items():
+        if name in ("vae", "transformer"):
+            cast_parameters(cell, half)
+        elif name == "controlnet":
+            compute_in(cell, half)  # parameters stay float32
+    return models  # the text encoders stay float32 altogether
+
+
+@hookimpl
+def precompute(config: Config, models: Models, dataset: Any, cache: Cache) -> Cache:
+    from flux_controlnet_plugin.encode import encode_dataset
+
+    encode_dataset(
+        models,
+        dataset,
+        cache,
+        max_sequence_length=config.data.max_sequence_length,
+        with_empty_prompt=config.loss.proportion_empty_prompts > 0,
+    )
+    return cache
+
+
+@hookimpl
+def build_collate_fn(config: Config, models: Models, dataset: Any, cache: Cache) -> CollateFn:
+    from flux_controlnet_plugin.collate import ControlNetCollate
+
+    loss = config.loss
+    return ControlNetCollate(
+        cache,
+        dataset.captions,
+        models["scheduler"],
+        weighting_scheme=loss.weighting_scheme,
+        logit_mean=loss.logit_mean,
+        logit_std=loss.logit_std,
+        mode_scale=loss.mode_scale,
+        proportion_empty_prompts=loss.proportion_empty_prompts,
+    )
+
+
+@hookimpl
+def build_loss(config: Config, models: Models) -> Any:
+    from flux_controlnet_plugin.loss import FluxControlNetLoss
+    from launcher.training.precision import dtype_of
+
+    height, width = config.data.size
+    return FluxControlNetLoss(
+        models["controlnet"],
+        models["transformer"],
+        size=(height // 16, width // 16),
+        text_length=config.data.max_sequence_length,
+        guidance_scale=config.loss.guidance_scale,
+        dtype=dtype_of(config.precision.mixed_precision),
+    )
+
+
+@hookimpl
+def export_weights(models: Models, directory: Path) -> list[Path]:
+    from flux_controlnet_plugin.controlnet import export_controlnet
+
+    return export_controlnet(models["controlnet"], directory)

@@ -1,0 +1,52 @@
+"""Hook implementations that every recipe gets unless it brings its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hooks import hookimpl
+
+if TYPE_CHECKING:
+    from hooks.types import Batch, Cache, Config, Models, StepOutput, TrainState
+
+
+@hookimpl
+def apply_precision(config: Config, models: Models) -> Models:
+    """Frozen parts are kept in the computation dtype, trained ones in float32."""
+    from launcher.training.precision import cast_parameters, compute_in, dtype_of
+
+    dtype = dtype_of(config.precision.mixed_precision)
+    for cell in models.cells().values():
+        if cell.trainable_params():
+            compute_in(cell, dtype)
+        else:
+            cast_parameters(cell, dtype)
+    return models
+
+
+@hookimpl
+def precompute(cache: Cache) -> Cache:
+    """Nothing to encode."""
+    return cache
+
+
+@hookimpl
+def build_optimizer(config: Config, parameters: list[Any]) -> Any:
+    """The optimizer that `optimizer.name` names."""
+    from launcher.training.optim import build_optimizer as build
+
+    section = config.optimizer
+    return build(
+        section.name,
+        parameters,
+        beta1=section.adam_beta1,
+        beta2=section.adam_beta2,
+        eps=section.adam_epsilon,
+        weight_decay=section.adam_weight_decay,
+    )
+
+
+@hookimpl
+def train_step(state: TrainState, batch: Batch) -> StepOutput:
+    """The compiled step."""
+    return state.compiled_step(batch, state.learning_rate)

@@ -1,0 +1,231 @@
+"""A training run, from configuration to exported weights: the hooks of `hooks/specs.py` in order.
+
+The run has two stages. `precompute` encodes the data set with the parts that only encode
+(text encoders, VAE); `train` holds the parts of the training step. Each stage builds, freezes
+and casts its own parts, and the first stage's are gone before the second begins.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from typing import TYPE_CHECKING, Any
+
+from hooks.types import Batch, Cache, Config, Dataset, Dist, Models, Stage, StepOutput, TrainState
+from launcher.console import Console
+from launcher.rundir import RunDir
+from launcher.rundir import problems as rundir_problems
+from launcher.training.errors import UserError
+
+if TYPE_CHECKING:
+    from launcher.config import Resolved
+    from launcher.plugins import Plugins
+
+
+def run(plugins: Plugins, resolved: Resolved, command_line: list[str], console: Console) -> None:
+    """Run a recipe.
+
+    Args:
+        plugins: the defaults, the recipe and its variants, loaded and checked.
+        resolved: the configuration, every option checked.
+        command_line: the arguments as typed, for the record.
+        console: where progress is shown.
+    """
+    config, hook = resolved.config, plugins.hook
+    check(config, hook)
+    device = set_up_device(config)
+    dist = Dist()
+    dataset = hook.build_dataset(config=config, dist=dist)
+    with RunDir.claim(config.train.output_dir, to_text(config), is_main=dist.is_main) as run_dir:
+        run_dir.write_provenance(
+            command_line=command_line,
+            seed=config.train.seed,
+            device=device,
+            world_size=dist.world_size,
+            recipe=plugins.recipe,
+            plugins=plugins.files(),
+        )
+        cache = precompute(config, hook, dataset, console)
+        train(config, hook, dataset, cache, dist, run_dir, console)
+
+
+def precompute(config: Config, hook: Any, dataset: Dataset, console: Console) -> Cache:
+    """Encode the data set. The encoders are released at the end."""
+    from launcher.training.cache import MemoryCache
+
+    console.headline(f"encoding {len(dataset)} samples")
+    models = prepare_models(config, hook, "precompute")
+    cache = hook.precompute(config=config, models=models, dataset=dataset, cache=MemoryCache())
+    del models
+    gc.collect()
+    return cache
+
+
+def train(
+    config: Config,
+    hook: Any,
+    dataset: Dataset,
+    cache: Cache,
+    dist: Dist,
+    run_dir: RunDir,
+    console: Console,
+) -> None:
+    """Train and export."""
+    from launcher.training.random import StepDraws
+    from launcher.training.sampler import Sampler
+    from launcher.training.schedule import learning_rate
+
+    section = config.train
+    models = prepare_models(config, hook, "train")
+    collate = hook.build_collate_fn(config=config, models=models, dataset=dataset, cache=cache)
+    sampler = Sampler(
+        len(dataset),
+        section.train_batch_size,
+        section.gradient_accumulation_steps,
+        section.seed,
+        dist.rank,
+        dist.world_size,
+    )
+    state = build_state(config, hook, models, sampler, dist, run_dir)
+
+    def next_batch(step: int) -> Batch:
+        micro_batches = []
+        for number in range(section.gradient_accumulation_steps):
+            draws = StepDraws(section.seed, step, sampler.slots(number))
+            micro_batches.append(collate(sampler.indices(step, number), draws))
+        return Batch(micro_batches, sampler.global_batch)
+
+    console.headline(describe(state, len(dataset), sampler.global_batch))
+    hook.on_train_start(state=state)
+    with console.progress(state.max_train_steps) as progress:
+        while state.step < state.max_train_steps:
+            started = time.perf_counter()
+            state.epoch = sampler.epoch(state.step)
+            state.learning_rate = learning_rate(
+                state.step,
+                schedule=section.lr_scheduler,
+                base=section.learning_rate,
+                total_steps=state.max_train_steps,
+                warmup_steps=section.lr_warmup_steps,
+                num_cycles=section.lr_num_cycles,
+                power=section.lr_power,
+            )
+            batch = next_batch(state.step)
+            if state.step == 0:
+                with console.compiling("the training step"):
+                    output = hook.train_step(state=state, batch=batch)
+            else:
+                output = hook.train_step(state=state, batch=batch)
+            state.step += 1
+            seconds = time.perf_counter() - started
+            run_dir.write_metrics(
+                step=state.step,
+                loss=output.loss,
+                lr=state.learning_rate,
+                grad_norm=output.grad_norm,
+                step_seconds=seconds,
+                samples_per_second=batch.samples / seconds,
+                skipped=output.skipped,
+                metrics=output.metrics,
+            )
+            progress.update(state.step, loss=output.loss, lr=state.learning_rate)
+            hook.on_step_end(state=state, output=output)
+
+    files = hook.export_weights(config=config, models=models, directory=run_dir.path)
+    hook.on_train_end(state=state)
+    console.headline("wrote " + ", ".join(str(file) for file in files))
+
+
+def check(config: Config, hook: Any) -> None:
+    """Refuse a run that cannot succeed, before anything is loaded.
+
+    Raises:
+        UserError: names every problem found.
+    """
+    problems = rundir_problems(config.train.output_dir) + hook.check_config(config=config)
+    if len(problems) == 1:
+        raise UserError(problems[0])
+    if problems:
+        raise UserError("\n".join([f"{len(problems)} problems:", *(f"- {p}" for p in problems)]))
+
+
+def set_up_device(config: Config) -> str:
+    """Choose the device; on CPU, supply what MindSpore lacks there. Returns its name."""
+    from launcher.training import device
+
+    section = config.runtime
+    chosen = device.set_up(section.device, section.device_id, section.mode)
+    if chosen == "CPU":
+        import launcher.cpu
+
+        launcher.cpu.install()
+    return chosen
+
+
+def prepare_models(config: Config, hook: Any, stage: Stage) -> Models:
+    """Load, freeze and cast the parts of a stage."""
+    models = hook.build_models(config=config, stage=stage)
+    models = hook.configure_trainable(config=config, models=models)
+    models = hook.apply_precision(config=config, models=models)
+    return models
+
+
+def build_state(
+    config: Config, hook: Any, models: Models, sampler: Any, dist: Dist, run_dir: RunDir
+) -> TrainState:
+    """Loss, optimizer and compiled step around the models."""
+    from launcher.training.step import TrainStep, dynamic_loss_scaler
+
+    section = config.train
+    loss = hook.build_loss(config=config, models=models)
+    parameters = models.trainable_parameters()
+    if not parameters:
+        raise UserError(
+            "no parameter is trainable: configure_trainable left requires_grad False everywhere. "
+            "Unfreeze the part that is to be trained."
+        )
+    optimizer = hook.build_optimizer(config=config, parameters=parameters)
+    step = TrainStep(
+        loss,
+        optimizer,
+        max_grad_norm=section.max_grad_norm,
+        accumulation_steps=section.gradient_accumulation_steps,
+        loss_scaler=dynamic_loss_scaler() if config.precision.mixed_precision == "fp16" else None,
+    )
+
+    def compiled_step(batch: Batch, rate: float) -> StepOutput:
+        mean_loss, grad_norm, applied = step(batch.micro_batches, rate)
+        return StepOutput(mean_loss, grad_norm, skipped=not applied)
+
+    return TrainState(
+        config=config,
+        models=models,
+        loss=loss,
+        optimizer=optimizer,
+        compiled_step=compiled_step,
+        max_train_steps=section.max_train_steps or sampler.steps_for(section.num_train_epochs),
+        output_dir=run_dir.path,
+        dist=dist,
+    )
+
+
+def describe(state: TrainState, samples: int, global_batch: int) -> str:
+    """One line: what is trained, on how much, for how long."""
+    from launcher.training.freeze import parameter_counts
+
+    counts = parameter_counts(state.models.cells())
+    parts = ", ".join(
+        f"{name} {total / 1e6:,.2f} M ({'trained' if trained else 'frozen'})"
+        for name, (total, trained) in counts.items()
+    )
+    return (
+        f"training for {state.max_train_steps} steps of {global_batch} samples, "
+        f"{samples} samples in the data set; {parts}"
+    )
+
+
+def to_text(config: Config) -> str:
+    """The configuration as YAML."""
+    from launcher.config import to_yaml
+
+    return to_yaml(config)

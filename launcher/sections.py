@@ -1,0 +1,99 @@
+"""The launcher's own configuration sections. Recipes add theirs (`config_sections`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from launcher.training.options import option
+
+
+@dataclass(frozen=True)
+class TrainSection:
+    """`train`: length of the run, batch, learning rate."""
+
+    output_dir: str = option(help="folder that the run writes to; new or empty")
+    seed: int = option(0, ge=0, help="seed of shuffling, noise, timesteps and dropout")
+    train_batch_size: int = option(4, ge=1, help="samples per micro-batch and process")
+    gradient_accumulation_steps: int = option(1, ge=1, help="micro-batches per update")
+    max_train_steps: int | None = option(
+        None, ge=1, help="updates in the run; overrides num_train_epochs"
+    )
+    num_train_epochs: int = option(1, ge=1, help="passes over the data set")
+    learning_rate: float = option(5e-6, ge=0, help="rate after warm-up")
+    lr_scheduler: Literal[
+        "linear", "cosine", "cosine_with_restarts", "polynomial", "constant",
+        "constant_with_warmup",
+    ] = option("constant", help="schedule of the learning rate, as in diffusers")  # fmt: skip
+    lr_warmup_steps: int = option(0, ge=0, help="updates of linear warm-up")
+    lr_num_cycles: int = option(1, ge=1, help="restarts of cosine_with_restarts")
+    lr_power: float = option(1.0, gt=0, help="power of polynomial")
+    max_grad_norm: float | None = option(
+        1.0, gt=0, help="clip the global gradient norm to this; null: no clipping"
+    )
+
+    def problems(self) -> Iterable[str]:
+        """Options that the chosen schedule would ignore."""
+        scheduler = self.lr_scheduler
+        if self.lr_warmup_steps and scheduler == "constant":
+            yield (
+                f"train.lr_warmup_steps is {self.lr_warmup_steps}, but the schedule `constant` "
+                "has no warm-up; set train.lr_scheduler=constant_with_warmup"
+            )
+        if self.lr_num_cycles != 1 and scheduler != "cosine_with_restarts":
+            yield (
+                f"train.lr_num_cycles is {self.lr_num_cycles}, which only the schedule "
+                f"cosine_with_restarts uses; train.lr_scheduler is {scheduler}"
+            )
+        if self.lr_power != 1.0 and scheduler != "polynomial":
+            yield (
+                f"train.lr_power is {self.lr_power}, which only the schedule polynomial uses; "
+                f"train.lr_scheduler is {scheduler}"
+            )
+
+
+@dataclass(frozen=True)
+class PrecisionSection:
+    """`precision`: in what dtype parts are kept and compute."""
+
+    mixed_precision: Literal["no", "fp16", "bf16"] = option(
+        "no",
+        help="what to compute in; trained parameters are kept in float32 all the same, and "
+        "fp16 scales the loss dynamically",
+    )
+
+
+@dataclass(frozen=True)
+class OptimizerSection:
+    """`optimizer`: which optimizer, and its constants."""
+
+    name: Literal["adamw", "adam_weight_decay"] = option(
+        "adamw",
+        help="adamw: as in torch; adam_weight_decay: mindspore.nn, without bias correction",
+    )
+    adam_beta1: float = option(0.9, ge=0, lt=1, help="decay of the first moment")
+    adam_beta2: float = option(0.999, ge=0, lt=1, help="decay of the second moment")
+    adam_epsilon: float = option(1e-8, gt=0, help="added to the root of the second moment")
+    adam_weight_decay: float = option(1e-2, ge=0, help="decoupled weight decay")
+
+
+@dataclass(frozen=True)
+class RuntimeSection:
+    """`runtime`: device and execution mode."""
+
+    device: Literal["auto", "Ascend", "CPU"] = option(
+        "auto", help="auto: Ascend where there is one, else CPU"
+    )
+    device_id: int = option(0, ge=0, help="which NPU")
+    mode: Literal["graph", "pynative"] = option(
+        "graph", help="graph: compile the step; pynative: run op by op, to debug"
+    )
+
+
+SECTIONS: dict[str, type] = {
+    "train": TrainSection,
+    "precision": PrecisionSection,
+    "optimizer": OptimizerSection,
+    "runtime": RuntimeSection,
+}

@@ -1,0 +1,52 @@
+"""Choosing the device and the execution mode."""
+
+from __future__ import annotations
+
+from launcher.training.errors import UserError
+
+
+def set_up(device: str, device_id: int, mode: str) -> str:
+    """Make a device and a mode MindSpore's own, before anything runs on it.
+
+    Args:
+        device: `auto` (Ascend where there is one, else CPU), `Ascend` or `CPU`.
+        device_id: which NPU.
+        mode: `graph` or `pynative`.
+
+    Returns:
+        `Ascend` or `CPU`.
+
+    Raises:
+        UserError: Ascend is asked for and there is none, or not that many.
+    """
+    import mindspore as ms
+
+    npus = _npu_count()
+    chosen = device if device != "auto" else ("Ascend" if npus else "CPU")
+    if chosen == "Ascend" and npus == 0:
+        raise UserError(
+            "runtime.device is Ascend, but MindSpore finds no Ascend NPU on this machine. "
+            "Check the driver and CANN (`npu-smi info` must list the device), or set "
+            "runtime.device=CPU to run, slowly, without one."
+        )
+    if chosen == "Ascend" and device_id >= npus:
+        raise UserError(
+            f"runtime.device_id is {device_id}, but this machine has {npus} NPUs; give a number "
+            f"from 0 to {npus - 1}."
+        )
+    if chosen == "Ascend":
+        ms.set_device("Ascend", device_id)
+    else:
+        ms.set_device("CPU")
+    ms.set_context(mode=ms.GRAPH_MODE if mode == "graph" else ms.PYNATIVE_MODE)
+    return chosen
+
+
+def _npu_count() -> int:
+    """Number of Ascend NPUs that MindSpore can use."""
+    import mindspore as ms
+
+    ascend = ms.device_context.ascend
+    if not ascend.is_available():
+        return 0
+    return int(ascend.device_count())

@@ -1,0 +1,232 @@
+"""The compiled training step: loss, backward pass, clipping, update.
+
+One optimisation step is one call of one compiled graph. With gradient accumulation it is one
+graph per micro-batch that adds up gradients, and a small one that applies them.
+
+The learning rate is an input of the graph: a schedule needs no table on the device, cannot run
+past its end, and is resumed by the number of the step alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import mindspore as ms
+from mindspore import Parameter, Tensor, nn, ops
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# Start and growth as in torch's GradScaler: double after 2000 finite steps, halve on overflow.
+_INITIAL_LOSS_SCALE = 2.0**16
+_LOSS_SCALE_WINDOW = 2000
+
+_square_sum = ops.MultitypeFuncGraph("square_sum")
+_scale = ops.MultitypeFuncGraph("scale")
+_accumulate = ops.MultitypeFuncGraph("accumulate")
+_clear = ops.MultitypeFuncGraph("clear")
+
+
+@_square_sum.register("Tensor")
+def _square_sum_one(gradient):  # type: ignore[no-untyped-def]
+    return ops.reduce_sum(ops.square(gradient.astype(ms.float32)))
+
+
+@_scale.register("Tensor", "Tensor")
+def _scale_one(factor, gradient):  # type: ignore[no-untyped-def]
+    return gradient * factor.astype(gradient.dtype)
+
+
+@_accumulate.register("Tensor", "Tensor")
+def _accumulate_one(total, gradient):  # type: ignore[no-untyped-def]
+    return ops.assign_add(total, gradient)
+
+
+@_clear.register("Tensor")
+def _clear_one(total):  # type: ignore[no-untyped-def]
+    return ops.assign(total, ops.zeros_like(total))
+
+
+def dynamic_loss_scaler() -> ms.amp.DynamicLossScaler:
+    """The loss scaler for float16: doubles after 2000 finite steps, halves on overflow."""
+    return ms.amp.DynamicLossScaler(
+        scale_value=_INITIAL_LOSS_SCALE, scale_factor=2, scale_window=_LOSS_SCALE_WINDOW
+    )
+
+
+class _Gradients(nn.Cell):
+    """Loss and gradients of one micro-batch; the loss is multiplied by the loss scale."""
+
+    def __init__(
+        self,
+        loss: nn.Cell,
+        parameters: Sequence[Parameter],
+        loss_scaler: ms.amp.DynamicLossScaler | None,
+    ) -> None:
+        super().__init__(auto_prefix=False)
+        self.loss = loss
+        self.loss_scaler = loss_scaler
+        self.value_and_grad = ms.value_and_grad(self.scaled_loss, None, weights=parameters)
+
+    def scaled_loss(self, *inputs: Tensor) -> Tensor:
+        loss = self.loss(*inputs)
+        if self.loss_scaler is not None:
+            loss = self.loss_scaler.scale(loss)
+        return loss
+
+    def construct(self, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        loss, gradients = self.value_and_grad(*inputs)
+        if self.loss_scaler is not None:
+            loss = self.loss_scaler.unscale(loss)
+        return loss, gradients
+
+
+class _Update(nn.Cell):
+    """Unscale, clip and apply gradients.
+
+    The clip factor is `max_grad_norm / (norm + 1e-6)` where that is below 1, as in torch's
+    `clip_grad_norm_`. With a loss scaler, an update whose gradients are not all finite is
+    skipped and the scale lowered.
+    """
+
+    def __init__(
+        self,
+        optimizer: nn.Optimizer,
+        max_grad_norm: float | None,
+        loss_scaler: ms.amp.DynamicLossScaler | None,
+    ) -> None:
+        super().__init__(auto_prefix=False)
+        self.optimizer = optimizer
+        self.max_grad_norm = max_grad_norm
+        self.loss_scaler = loss_scaler
+        self.hyper_map = ops.HyperMap()
+        self.one = Tensor(1.0, ms.float32)
+
+    def construct(
+        self, learning_rate: Tensor, factor: Tensor, gradients: tuple[Tensor, ...]
+    ) -> tuple[Tensor, Tensor]:
+        """Apply `factor * gradients`; returns (norm before clipping, whether applied)."""
+        if self.loss_scaler is not None:
+            factor = factor / self.loss_scaler.scale_value
+        norm = ops.sqrt(ops.addn(self.hyper_map(_square_sum, gradients))) * factor
+        if self.max_grad_norm is not None:
+            factor = factor * ops.minimum(self.max_grad_norm / (norm + 1e-6), self.one)
+        gradients = self.hyper_map(ops.partial(_scale, factor), gradients)
+        finite = ops.isfinite(norm)
+        if self.loss_scaler is not None:
+            norm = ops.depend(norm, self.loss_scaler.adjust(finite))
+            if finite:
+                norm = ops.depend(norm, self.apply_gradients(learning_rate, gradients))
+        else:
+            norm = ops.depend(norm, self.apply_gradients(learning_rate, gradients))
+            finite = True
+        return norm, finite
+
+    def apply_gradients(self, learning_rate: Tensor, gradients: tuple[Tensor, ...]) -> Tensor:
+        rate = ops.assign(self.optimizer.learning_rate, learning_rate)
+        return self.optimizer(ops.depend(gradients, rate))
+
+
+class _Step(nn.Cell):
+    """One micro-batch to one update, in one graph."""
+
+    def __init__(self, gradients: _Gradients, update: _Update) -> None:
+        super().__init__(auto_prefix=False)
+        self.gradients = gradients
+        self.update = update
+        self.one = Tensor(1.0, ms.float32)
+
+    def construct(self, learning_rate: Tensor, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        loss, gradients = self.gradients(*inputs)
+        norm, applied = self.update(learning_rate, self.one, gradients)
+        return loss, norm, applied
+
+
+class _Accumulate(nn.Cell):
+    """Add a micro-batch's gradients to the totals."""
+
+    def __init__(self, gradients: _Gradients, totals: Sequence[Parameter]) -> None:
+        super().__init__(auto_prefix=False)
+        self.gradients = gradients
+        self.totals = totals
+        self.hyper_map = ops.HyperMap()
+
+    def construct(self, *inputs: Tensor) -> Tensor:
+        loss, gradients = self.gradients(*inputs)
+        return ops.depend(loss, self.hyper_map(_accumulate, self.totals, gradients))
+
+
+class _Apply(nn.Cell):
+    """Update from the totals and clear them."""
+
+    def __init__(self, update: _Update, totals: Sequence[Parameter], steps: int) -> None:
+        super().__init__(auto_prefix=False)
+        self.update = update
+        self.totals = totals
+        self.factor = Tensor(1.0 / steps, ms.float32)
+        self.hyper_map = ops.HyperMap()
+
+    def construct(self, learning_rate: Tensor) -> tuple[Tensor, Tensor]:
+        norm, applied = self.update(learning_rate, self.factor, self.totals)
+        norm = ops.depend(norm, self.hyper_map(_clear, self.totals))
+        return norm, applied
+
+
+class TrainStep:
+    """Run optimisation steps.
+
+    Args:
+        loss: takes a micro-batch's arrays, returns a float32 scalar.
+        optimizer: made with a constant learning rate.
+        max_grad_norm: clip the global L2 norm of the gradients to this; None: no clipping.
+        accumulation_steps: micro-batches per step; their gradients are averaged.
+        loss_scaler: for float16; see `dynamic_loss_scaler`.
+
+    Whether the cells are compiled depends on MindSpore's mode (graph or PyNative).
+    """
+
+    def __init__(
+        self,
+        loss: nn.Cell,
+        optimizer: nn.Optimizer,
+        *,
+        max_grad_norm: float | None = None,
+        accumulation_steps: int = 1,
+        loss_scaler: ms.amp.DynamicLossScaler | None = None,
+    ) -> None:
+        gradients = _Gradients(loss, optimizer.parameters, loss_scaler)
+        update = _Update(optimizer, max_grad_norm, loss_scaler)
+        self.accumulation_steps = accumulation_steps
+        if accumulation_steps == 1:
+            self._step = _Step(gradients, update)
+            self._step.set_train()
+        else:
+            totals = optimizer.parameters.clone(prefix="accumulated", init="zeros")
+            self._accumulate = _Accumulate(gradients, totals)
+            self._accumulate.set_train()
+            self._apply = _Apply(update, totals, accumulation_steps)
+
+    def __call__(
+        self, micro_batches: Sequence[Sequence[np.ndarray]], learning_rate: float
+    ) -> tuple[float, float, bool]:
+        """One optimisation step.
+
+        Args:
+            micro_batches: `accumulation_steps` of them.
+            learning_rate: rate of this update.
+
+        Returns:
+            Mean loss, gradient norm before clipping, and whether the update was applied.
+        """
+        if len(micro_batches) != self.accumulation_steps:
+            raise ValueError(f"{len(micro_batches)} micro-batches, not {self.accumulation_steps}")
+        rate = Tensor(learning_rate, ms.float32)
+        if self.accumulation_steps == 1:
+            loss, norm, applied = self._step(rate, *map(Tensor, micro_batches[0]))
+            losses = [loss]
+        else:
+            losses = [self._accumulate(*map(Tensor, arrays)) for arrays in micro_batches]
+            norm, applied = self._apply(rate)
+        mean_loss = sum(float(loss) for loss in losses) / len(losses)
+        return mean_loss, float(norm), bool(applied)

@@ -1,0 +1,23 @@
+"""Fixtures shared by all tests. Compiled cells are session-wide: a compilation takes seconds."""
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def graph_mode():
+    """MindSpore on CPU in graph mode, with the launcher's substitutes: as in a run."""
+    import launcher.cpu
+    from launcher.training.device import set_up
+
+    set_up("CPU", 0, "graph")
+    launcher.cpu.install()
+
+
+@pytest.fixture(scope="session")
+def tiny_flux():
+    """A FLUX.1-dev-shaped pipeline folder with random weights, 1.9 MB."""
+    return ROOT / "examples" / "quickstart" / "tiny-flux"
