@@ -1,0 +1,146 @@
+"""The ControlNet's samples: target image, control image, captions.
+
+dataset = build_controlnet_dataset(
+    dataset_name="examples/quickstart/data",
+    conditioning_image_column="conditioning_image",
+    resolution=64,
+)
+sample = dataset[0]   # sample.target, sample.condition: float32 [3, 64, 64] in [-1, 1]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from launcher.training.dataset import ImageTextTable, open_table
+from launcher.training.errors import UserError
+from launcher.training.images import CONDITIONS, height_and_width, resize_and_crop, to_float
+
+if TYPE_CHECKING:
+    from launcher.training.images import Array
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample at the training resolution.
+
+    Attributes:
+        target: the image to learn, float32 `[3, H, W]` in [-1, 1].
+        condition: the control image, float32 `[3, H, W]` in [-1, 1].
+        captions: at least one.
+        row: the row of the data set, counted from 0.
+    """
+
+    target: Array
+    condition: Array
+    captions: tuple[str, ...]
+    row: int
+
+
+class ControlNetDataset:
+    """Samples by number.
+
+    Both images are resized and cropped alike. A condition made on the fly is computed from the
+    target after it was brought to the training resolution, so that its edges are sharp there.
+
+    Args:
+        table: images and captions; its image columns are the target and, if `conditioning` is
+            None, the control image.
+        height, width: training resolution in pixels.
+        conditioning: which condition to make from the target (`canny`, `gray`, `blur`); None:
+            the data set has control images.
+    """
+
+    def __init__(
+        self, table: ImageTextTable, height: int, width: int, conditioning: str | None = None
+    ) -> None:
+        self.table = table
+        self.height = height
+        self.width = width
+        self.conditioning = conditioning
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read, decode and scale a sample. UserError if it cannot be used; names the row."""
+        row = self.table[index]
+        images = [resize_and_crop(image, self.height, self.width) for image in row.images]
+        if self.conditioning is not None:
+            images.append(CONDITIONS[self.conditioning](images[0]))
+        target, condition = (to_float(image) for image in images)
+        return Sample(target, condition, row.captions, row.row)
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        """The captions of a sample, without reading its images."""
+        return self.table.captions(index)
+
+
+def build_controlnet_dataset(
+    *,
+    resolution: int | Sequence[int],
+    dataset_name: str | None = None,
+    dataset_config_name: str | None = None,
+    jsonl_for_train: str | None = None,
+    image_column: str = "image",
+    conditioning_image_column: str | None = None,
+    caption_column: str = "text",
+    conditioning: str | None = None,
+    max_train_samples: int | None = None,
+    cache_dir: str | None = None,
+    check: bool = True,
+) -> ControlNetDataset:
+    """Open a data set and check every row of it.
+
+    The options are those of diffusers' `train_controlnet_flux.py`, and `conditioning`.
+
+    Args:
+        resolution: side of a square, or height and width; multiples of 16.
+        dataset_name, dataset_config_name, jsonl_for_train, max_train_samples, cache_dir: as
+            `launcher.training.dataset.open_table`.
+        image_column: the target images.
+        conditioning_image_column: the control images.
+        caption_column: a caption or a list of them.
+        conditioning: `canny`, `gray` or `blur`: make the control image from the target. Either
+            this or `conditioning_image_column`.
+        check: False leaves out the check of every row, where another process has done it.
+
+    Raises:
+        UserError: the options contradict each other, or the data cannot be used.
+    """
+    height, width = height_and_width(resolution)
+    if conditioning is None and conditioning_image_column is None:
+        raise UserError(
+            "There is no control image: set conditioning_image_column to the column of the data "
+            f"set that holds it, or conditioning to one of {', '.join(CONDITIONS)} to make it from "
+            "the image."
+        )
+    if conditioning is not None and conditioning_image_column is not None:
+        raise UserError(
+            f"The control image is given twice: conditioning_image_column is "
+            f"{conditioning_image_column!r} and conditioning is {conditioning!r}. Leave out one "
+            "of them."
+        )
+    image_columns = [image_column]
+    if conditioning_image_column is not None:
+        image_columns.append(conditioning_image_column)
+    elif conditioning not in CONDITIONS:
+        raise UserError(
+            f"conditioning is {conditioning!r}, and must be one of {', '.join(CONDITIONS)}."
+        )
+    table = ImageTextTable(
+        open_table(
+            dataset_name=dataset_name,
+            dataset_config_name=dataset_config_name,
+            jsonl_for_train=jsonl_for_train,
+            cache_dir=cache_dir,
+            max_train_samples=max_train_samples,
+        ),
+        image_columns=image_columns,
+        caption_column=caption_column,
+    )
+    if check:
+        table.check()
+    return ControlNetDataset(table, height, width, conditioning)
