@@ -49,32 +49,47 @@ find_python() {
     exit 1
 }
 
-# Debian splits the part of venv that brings pip into a package of its own, python3-venv.
-make_venv() {
-    if "$python" -c 'import ensurepip, venv' 2>/dev/null; then
-        "$python" -m venv "$venv"
-        return
+# pip can be put into a new environment by Python itself or, where Debian has left that part out,
+# by a pip that is already there.
+can_bootstrap() { "$python" -c 'import ensurepip, venv' 2>/dev/null; }
+can_borrow_pip() {
+    "$python" -c 'import venv' 2>/dev/null && "$python" -m pip --python "$python" --version >/dev/null 2>&1
+}
+
+# What a bare Debian or Ubuntu lacks, as the names of its packages: the part of venv that brings
+# pip, and the OpenMP library that MindSpore is linked with.
+missing_packages() {
+    can_bootstrap || can_borrow_pip ||
+        "$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'
+    "$python" -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>/dev/null || echo libgomp1
+}
+
+install_missing_packages() {
+    missing=$(missing_packages | xargs)
+    [ -n "$missing" ] || return 0
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        say "Installing from the system's packages: $missing"
+        # shellcheck disable=SC2086  # the list is meant to be split
+        { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+            --no-install-recommends $missing; } >&2 || say "apt-get failed; its message is above."
+        missing=$(missing_packages | xargs)
+        [ -n "$missing" ] || return 0
     fi
-    if "$python" -c 'import venv' 2>/dev/null && "$python" -m pip --python "$python" --version >/dev/null 2>&1; then
+    say "This machine lacks what $python needs to run MindSpore in an environment of its own. On"
+    say "Debian and Ubuntu these are the packages to install, then run make setup again:"
+    say "    sudo apt-get install $missing"
+    say "Elsewhere: Python's ensurepip module for a python3.x-venv, GCC's libgomp.so.1 for libgomp1."
+    say "Without root, use a Python that brings both (conda): make setup PYTHON=/path/to/python3"
+    exit 1
+}
+
+make_venv() {
+    if can_bootstrap; then
+        "$python" -m venv "$venv"
+    else
         "$python" -m venv --without-pip "$venv"
         "$python" -m pip --python "$venv/bin/python" install --quiet pip
-        return
     fi
-    package=python$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv
-    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-        say "This Python cannot create environments with pip; installing $package."
-        if { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package"; } >&2 &&
-            "$python" -c 'import ensurepip, venv'; then
-            "$python" -m venv "$venv"
-            return
-        fi
-    fi
-    say "$python cannot create a virtual environment with pip in it, because its ensurepip module"
-    say "is missing. On Debian and Ubuntu it is in a package of its own: run"
-    say "    sudo apt-get install $package"
-    say "and then make setup again. Without root, use another Python 3.10 to 3.12 (conda, pyenv):"
-    say "    make setup PYTHON=/path/to/python3"
-    exit 1
 }
 
 # Never removes a folder that is not a virtual environment, whatever VENV says.
@@ -85,6 +100,14 @@ remove_venv() {
     fi
     rm -rf "$venv"
 }
+
+if [ -n "${PYTHON:-}" ] && [ -e "$venv/pyvenv.cfg" ]; then
+    python=$(find_python)
+    if [ "$("$python" -V)" != "$("$venv/bin/python" -V 2>&1)" ]; then
+        say "$venv was not made with $("$python" -V), which PYTHON asks for; replacing it."
+        remove_venv
+    fi
+fi
 
 if [ -e "$complete" ] && [ "$(cat "$complete")" = "$(fingerprint)" ]; then
     exit 0
@@ -105,7 +128,11 @@ if [ -e "$complete" ] && [ "$(head -n 1 "$venv/.setup-path" 2>/dev/null)" != "$(
 fi
 if [ ! -e "$venv" ]; then
     python=$(find_python)
+    install_missing_packages
     make_venv
+else
+    python=$venv/bin/python
+    install_missing_packages
 fi
 
 rm -f "$complete"
