@@ -1,0 +1,164 @@
+"""Reading the headers of safetensors files, and writing such files tensor by tensor.
+
+The format (https://huggingface.co/docs/safetensors): eight bytes with the length of the
+header, little-endian; the header, a JSON object from tensor name to dtype, shape and byte
+offsets; the data. The header alone tells whether a file is whole and what is in it, so a check
+of a 24 GB checkpoint reads a few kilobytes. Needs numpy only, and that only for writing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+#: Bytes per element; F4 and the like, of less than a byte, are not used for FLUX weights.
+_BYTES = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1,
+    "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
+}  # fmt: skip
+
+#: The limit that the reference implementation sets on headers.
+_MAX_HEADER_BYTES = 100_000_000
+
+_AGAIN = "Copy or download it again."
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What the header says of one tensor. `dtype` is the format's name: F32, BF16, ..."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def read_header(path: str | os.PathLike[str]) -> dict[str, TensorInfo]:
+    """Read the header of a safetensors file and check the file's length against it.
+
+    Returns:
+        dtype and shape by tensor name, in the file's order.
+
+    Raises:
+        UserError: not there, not a safetensors file, truncated, or damaged.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            start = file.read(8)
+            if start == b"version ":
+                raise UserError(
+                    f"{path} is a Git LFS pointer of {size} bytes, not the weights themselves. "
+                    f"Run `git lfs pull` in that repository, or download the file."
+                )
+            if len(start) < 8:
+                raise UserError(
+                    f"{path} holds {size} bytes, too few for a safetensors file; the download or "
+                    f"copy was probably cut short. {_AGAIN}"
+                )
+            length = int.from_bytes(start, "little")
+            if length > _MAX_HEADER_BYTES:
+                raise UserError(
+                    f"{path} is not a safetensors file, or is damaged: its first bytes do not "
+                    f"give a valid length for the header. {_AGAIN}"
+                )
+            if 8 + length > size:
+                raise UserError(
+                    f"{path} is truncated: its header alone should be {length} bytes long, but "
+                    f"the whole file has {size}. {_AGAIN}"
+                )
+            raw = file.read(length)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist.") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
+
+    damaged = f"{path} is damaged: %s {_AGAIN}"
+    try:
+        header = json.loads(raw)
+        header.pop("__metadata__", None)
+    except (ValueError, AttributeError):
+        raise UserError(damaged % "its header is not valid JSON.") from None
+
+    tensors = {}
+    spans = []
+    for name, entry in header.items():
+        try:
+            dtype, shape = str(entry["dtype"]), tuple(int(n) for n in entry["shape"])
+            begin, end = (int(n) for n in entry["data_offsets"])
+        except (TypeError, KeyError, ValueError):
+            raise UserError(damaged % f"its header has no valid entry for {name!r}.") from None
+        width = _BYTES.get(dtype)
+        if end < begin or (width is not None and end - begin != width * math.prod(shape)):
+            raise UserError(
+                damaged % f"its header gives {name!r} (shape {list(shape)}, {dtype}) a span of "
+                f"{end - begin} bytes, which does not fit."
+            )
+        tensors[name] = TensorInfo(dtype, shape)
+        spans.append((begin, end))
+
+    position = 0
+    for begin, end in sorted(spans):
+        if begin != position:
+            raise UserError(damaged % "the tensors in it overlap or leave gaps.")
+        position = end
+    expected = 8 + length + position
+    if size < expected:
+        raise UserError(
+            f"{path} is truncated: its header describes {expected} bytes, but the file has {size}. "
+            f"The download or copy was probably cut short. {_AGAIN}"
+        )
+    if size > expected:
+        raise UserError(
+            damaged % f"its header describes {expected} bytes, but the file has {size}."
+        )
+    return tensors
+
+
+def write(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, TensorInfo],
+    data_of: Callable[[str], np.ndarray[Any, Any]],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write a safetensors file one tensor at a time, so that only one is in host memory.
+
+    The file is written in place and synced to disk; see `atomic.folder` for a whole or nothing.
+
+    Args:
+        path: the new file.
+        tensors: dtype and shape by name; the order is the file's order.
+        data_of: returns the array for a name, of exactly that shape and element size.
+        metadata: strings for the header, such as `{"format": "pt"}`.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    position = 0
+    for name, info in tensors.items():
+        end = position + _BYTES[info.dtype] * math.prod(info.shape)
+        header[name] = {
+            "dtype": info.dtype,
+            "shape": list(info.shape),
+            "data_offsets": [position, end],
+        }
+        position = end
+    raw = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    raw += b" " * (-len(raw) % 8)  # the data starts at a multiple of eight, as the format asks
+    with open(path, "wb") as file:
+        file.write(len(raw).to_bytes(8, "little"))
+        file.write(raw)
+        for name, info in tensors.items():
+            array = data_of(name)
+            assert array.shape == info.shape, (name, array.shape, info)
+            assert array.dtype.itemsize == _BYTES[info.dtype], (name, array.dtype, info)
+            file.write(array.tobytes())
+        file.flush()
+        os.fsync(file.fileno())
