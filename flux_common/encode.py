@@ -56,26 +56,32 @@ def encode_captions(
 
 
 def encode_images(
-    vae: Any, column: str, indices: Iterable[int], pixels: Callable[[int], np.ndarray], cache: Any
+    vae: Any,
+    indices: Iterable[int],
+    columns: Sequence[str],
+    images: Callable[[int], Sequence[np.ndarray]],
+    cache: Any,
 ) -> None:
     """Put the posterior moments of images into the cache.
 
     Args:
         vae: an `AutoencoderKL`.
-        column: names the images in the cache's keys.
         indices: the samples.
-        pixels: sample number to float32 `[3, H, W]` in [-1, 1].
-        cache: gains, per sample, float32 `moments [2C, H/8, W/8]`.
+        columns: names of a sample's images in the cache's keys.
+        images: sample number to its images, one per column, float32 `[3, H, W]` in [-1, 1].
+        cache: gains, per sample and column, float32 `moments [2C, H/8, W/8]`.
     """
     import numpy as np
 
-    missing = [i for i in indices if image_key(column, i) not in cache]
+    missing = [i for i in indices if any(image_key(c, i) not in cache for c in columns)]
 
-    def encode(batch: Sequence[int]) -> tuple[np.ndarray]:
-        return (encode_moments(vae, np.stack([pixels(i) for i in batch])),)
+    def encode(batch: Sequence[int]) -> list[np.ndarray]:
+        samples = [images(i) for i in batch]
+        return [encode_moments(vae, np.stack(column)) for column in zip(*samples, strict=True)]
 
-    for index, moments in _in_batches(missing, encode):
-        cache.put(image_key(column, index), {"moments": moments})
+    for index, *moments in _in_batches(missing, encode):
+        for column, array in zip(columns, moments, strict=True):
+            cache.put(image_key(column, index), {"moments": array})
     cache.put(
         "vae",
         {
@@ -86,7 +92,7 @@ def encode_images(
 
 
 def _in_batches(
-    items: Sequence[T], encode: Callable[[Sequence[T]], tuple[np.ndarray, ...]]
+    items: Sequence[T], encode: Callable[[Sequence[T]], Sequence[np.ndarray]]
 ) -> Iterator[tuple[Any, ...]]:
     """Yield (item, its row of every output). The last batch is filled up to the full size."""
     for start in range(0, len(items), BATCH_SIZE):

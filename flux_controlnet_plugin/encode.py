@@ -19,10 +19,20 @@ def encode_dataset(
         max_sequence_length: T5 tokens per caption.
         with_empty_prompt: encode the empty caption too, for prompt dropout.
     """
+
+    def images(index: int) -> tuple[Any, Any]:
+        sample = dataset[index]
+        return sample.target, sample.condition
+
     samples = range(len(dataset))
     captions = [caption for i in samples for caption in dataset.captions(i)]
     if with_empty_prompt:
         captions.append("")
     encode_captions(models, captions, max_sequence_length, cache)
-    encode_images(models["vae"], "target", samples, lambda i: dataset[i].target, cache)
-    encode_images(models["vae"], "condition", samples, lambda i: dataset[i].condition, cache)
+    encode_images(
+        models["vae"],
+        samples,
+        ("target", "condition"),
+        images,
+        cache,
+    )

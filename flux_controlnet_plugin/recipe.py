@@ -1,6 +1,6 @@
 """Fine-tune a FLUX.1 ControlNet.
 
-    launcher --recipe flux_controlnet --config my_run.yaml
+launcher --recipe flux_controlnet --config my_run.yaml
 """
 
 from __future__ import annotations

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import gc
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from hooks.types import Batch, Cache, Config, Dataset, Dist, Models, Stage, StepOutput, TrainState
 from launcher.console import Console
 from launcher.rundir import RunDir
 from launcher.rundir import problems as rundir_problems
-from launcher.training.errors import UserError
+from launcher.schedule import Schedule
+from launcher.training.errors import UserError, refuse
 
 if TYPE_CHECKING:
     from launcher.config import Resolved
@@ -36,6 +38,7 @@ def run(plugins: Plugins, resolved: Resolved, command_line: list[str], console: 
     device = set_up_device(config)
     dist = Dist()
     dataset = hook.build_dataset(config=config, dist=dist)
+    schedule = Schedule(config.train, len(dataset), dist)
     with RunDir.claim(config.train.output_dir, to_text(config), is_main=dist.is_main) as run_dir:
         run_dir.write_provenance(
             command_line=command_line,
@@ -46,7 +49,7 @@ def run(plugins: Plugins, resolved: Resolved, command_line: list[str], console: 
             plugins=plugins.files(),
         )
         cache = precompute(config, hook, dataset, console)
-        train(config, hook, dataset, cache, dist, run_dir, console)
+        train(config, hook, dataset, cache, schedule, dist, run_dir, console)
 
 
 def precompute(config: Config, hook: Any, dataset: Dataset, console: Console) -> Cache:
@@ -66,55 +69,24 @@ def train(
     hook: Any,
     dataset: Dataset,
     cache: Cache,
+    schedule: Schedule,
     dist: Dist,
     run_dir: RunDir,
     console: Console,
 ) -> None:
     """Train and export."""
-    from launcher.training.random import StepDraws
-    from launcher.training.sampler import Sampler
-    from launcher.training.schedule import learning_rate
-
-    section = config.train
     models = prepare_models(config, hook, "train")
     collate = hook.build_collate_fn(config=config, models=models, dataset=dataset, cache=cache)
-    sampler = Sampler(
-        len(dataset),
-        section.train_batch_size,
-        section.gradient_accumulation_steps,
-        section.seed,
-        dist.rank,
-        dist.world_size,
-    )
-    state = build_state(config, hook, models, sampler, dist, run_dir)
-
-    def next_batch(step: int) -> Batch:
-        micro_batches = []
-        for number in range(section.gradient_accumulation_steps):
-            draws = StepDraws(section.seed, step, sampler.slots(number))
-            micro_batches.append(collate(sampler.indices(step, number), draws))
-        return Batch(micro_batches, sampler.global_batch)
-
-    console.headline(describe(state, len(dataset), sampler.global_batch))
+    state = build_state(config, hook, models, schedule, dist, run_dir)
+    console.headline(describe(state, len(dataset), schedule.global_batch))
     hook.on_train_start(state=state)
     with console.progress(state.max_train_steps) as progress:
         while state.step < state.max_train_steps:
             started = time.perf_counter()
-            state.epoch = sampler.epoch(state.step)
-            state.learning_rate = learning_rate(
-                state.step,
-                schedule=section.lr_scheduler,
-                base=section.learning_rate,
-                total_steps=state.max_train_steps,
-                warmup_steps=section.lr_warmup_steps,
-                num_cycles=section.lr_num_cycles,
-                power=section.lr_power,
-            )
-            batch = next_batch(state.step)
-            if state.step == 0:
-                with console.compiling("the training step"):
-                    output = hook.train_step(state=state, batch=batch)
-            else:
+            state.epoch = schedule.epoch(state.step)
+            state.learning_rate = schedule.learning_rate(state.step)
+            batch = schedule.batch(state.step, collate)
+            with console.compiling() if state.step == 0 else nullcontext():
                 output = hook.train_step(state=state, batch=batch)
             state.step += 1
             seconds = time.perf_counter() - started
@@ -142,11 +114,7 @@ def check(config: Config, hook: Any) -> None:
     Raises:
         UserError: names every problem found.
     """
-    problems = rundir_problems(config.train.output_dir) + hook.check_config(config=config)
-    if len(problems) == 1:
-        raise UserError(problems[0])
-    if problems:
-        raise UserError("\n".join([f"{len(problems)} problems:", *(f"- {p}" for p in problems)]))
+    refuse(rundir_problems(config.train.output_dir) + hook.check_config(config=config))
 
 
 def set_up_device(config: Config) -> str:
@@ -171,7 +139,7 @@ def prepare_models(config: Config, hook: Any, stage: Stage) -> Models:
 
 
 def build_state(
-    config: Config, hook: Any, models: Models, sampler: Any, dist: Dist, run_dir: RunDir
+    config: Config, hook: Any, models: Models, schedule: Schedule, dist: Dist, run_dir: RunDir
 ) -> TrainState:
     """Loss, optimizer and compiled step around the models."""
     from launcher.training.step import TrainStep, dynamic_loss_scaler
@@ -203,7 +171,7 @@ def build_state(
         loss=loss,
         optimizer=optimizer,
         compiled_step=compiled_step,
-        max_train_steps=section.max_train_steps or sampler.steps_for(section.num_train_epochs),
+        max_train_steps=schedule.total_steps,
         output_dir=run_dir.path,
         dist=dist,
     )

@@ -24,11 +24,14 @@ class TrainSection:
     learning_rate: float = option(5e-6, ge=0, help="rate after warm-up")
     lr_scheduler: Literal[
         "linear", "cosine", "cosine_with_restarts", "polynomial", "constant",
-        "constant_with_warmup",
+        "constant_with_warmup", "piecewise_constant",
     ] = option("constant", help="schedule of the learning rate, as in diffusers")  # fmt: skip
     lr_warmup_steps: int = option(0, ge=0, help="updates of linear warm-up")
     lr_num_cycles: int = option(1, ge=1, help="restarts of cosine_with_restarts")
     lr_power: float = option(1.0, gt=0, help="power of polynomial")
+    lr_step_rules: str = option(
+        "", help="rules of piecewise_constant: `1:10,0.1:20,0.01` is factor 1 until step 10, ..."
+    )
     max_grad_norm: float | None = option(
         1.0, gt=0, help="clip the global gradient norm to this; null: no clipping"
     )
@@ -36,10 +39,10 @@ class TrainSection:
     def problems(self) -> Iterable[str]:
         """Options that the chosen schedule would ignore."""
         scheduler = self.lr_scheduler
-        if self.lr_warmup_steps and scheduler == "constant":
+        if self.lr_warmup_steps and scheduler in ("constant", "piecewise_constant"):
             yield (
-                f"train.lr_warmup_steps is {self.lr_warmup_steps}, but the schedule `constant` "
-                "has no warm-up; set train.lr_scheduler=constant_with_warmup"
+                f"train.lr_warmup_steps is {self.lr_warmup_steps}, but the schedule {scheduler} "
+                "has no warm-up; set train.lr_scheduler to constant_with_warmup or another"
             )
         if self.lr_num_cycles != 1 and scheduler != "cosine_with_restarts":
             yield (

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,9 +70,8 @@ class ImageTextTable:
         """Decode a row. UserError if an image or a caption of it cannot be used."""
         row = self._checked(row)
         images = tuple(self.image(row, column) for column in self.image_columns)
-        if problem := self._aspect_problem(
-            {c: i.shape[:2] for c, i in zip(self.image_columns, images)}
-        ):
+        sizes = {c: (i.shape[0], i.shape[1]) for c, i in zip(self.image_columns, images)}
+        if problem := self._aspect_problem(sizes):
             raise UserError(f"{self.place(row)}: {problem}.")
         return ImageText(images=images, captions=self.captions(row), row=row)
 
@@ -118,14 +116,10 @@ class ImageTextTable:
         Raises:
             UserError: names the kind, the row and the file of up to 5 problems of each kind.
         """
-        todo = range(len(self)) if rows is None else list(rows)
         problems = Problems()
-        # Most of the time goes to reading files and to checksums, which do not hold the GIL.
-        with ThreadPoolExecutor(max_workers=8) as pool:
-            for start in range(0, len(todo), 1024):
-                for found in pool.map(self._problems, todo[start : start + 1024]):
-                    for kind, text in found:
-                        problems.add(kind, text)
+        for row in range(len(self)) if rows is None else rows:
+            for kind, text in self._problems(self._checked(row)):
+                problems.add(kind, text)
         problems.raise_any(
             f"The data set {self.table.label} has rows that cannot be used (counted from 0)",
             "Mend or remove these rows.",

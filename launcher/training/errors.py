@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class UserError(Exception):
     """A mistake in the input: configuration, data, weights, plugins, command line.
@@ -10,3 +12,11 @@ class UserError(Exception):
     wrong, where, and the way out. Anything else that is raised counts as a bug and keeps its
     traceback.
     """
+
+
+def refuse(problems: Sequence[str]) -> None:
+    """Raise a UserError that lists all problems, if there are any."""
+    if len(problems) == 1:
+        raise UserError(problems[0])
+    if problems:
+        raise UserError("\n".join([f"{len(problems)} problems:", *(f"- {p}" for p in problems)]))

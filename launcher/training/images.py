@@ -86,9 +86,12 @@ def check_image(source: ImageSource) -> tuple[int, int]:
     Raises:
         ValueError: as `load_rgb`.
     """
+    from PIL import Image
+
     with _open(source) as image, _reasons():
         width, height = image.size
-        if image.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS:
+        # Not image.getexif(): for PNG that decodes the pixels first.
+        if Image.Image.getexif(image).get(_EXIF_ORIENTATION) in _SIDEWAYS:
             width, height = height, width
         complete = _passes_cheap_test(image)
     if not complete:

@@ -55,14 +55,14 @@ def dynamic_loss_scaler() -> ms.amp.DynamicLossScaler:
     )
 
 
-class _Gradients(nn.Cell):
+class Gradients(nn.Cell):
     """Loss and gradients of one micro-batch; the loss is multiplied by the loss scale."""
 
     def __init__(
         self,
         loss: nn.Cell,
         parameters: Sequence[Parameter],
-        loss_scaler: ms.amp.DynamicLossScaler | None,
+        loss_scaler: ms.amp.DynamicLossScaler | None = None,
     ) -> None:
         super().__init__(auto_prefix=False)
         self.loss = loss
@@ -131,7 +131,7 @@ class _Update(nn.Cell):
 class _Step(nn.Cell):
     """One micro-batch to one update, in one graph."""
 
-    def __init__(self, gradients: _Gradients, update: _Update) -> None:
+    def __init__(self, gradients: Gradients, update: _Update) -> None:
         super().__init__(auto_prefix=False)
         self.gradients = gradients
         self.update = update
@@ -146,7 +146,7 @@ class _Step(nn.Cell):
 class _Accumulate(nn.Cell):
     """Add a micro-batch's gradients to the totals."""
 
-    def __init__(self, gradients: _Gradients, totals: Sequence[Parameter]) -> None:
+    def __init__(self, gradients: Gradients, totals: Sequence[Parameter]) -> None:
         super().__init__(auto_prefix=False)
         self.gradients = gradients
         self.totals = totals
@@ -195,7 +195,7 @@ class TrainStep:
         accumulation_steps: int = 1,
         loss_scaler: ms.amp.DynamicLossScaler | None = None,
     ) -> None:
-        gradients = _Gradients(loss, optimizer.parameters, loss_scaler)
+        gradients = Gradients(loss, optimizer.parameters, loss_scaler)
         update = _Update(optimizer, max_grad_norm, loss_scaler)
         self.accumulation_steps = accumulation_steps
         if accumulation_steps == 1:

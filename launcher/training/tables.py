@@ -233,7 +233,9 @@ def _errors_name(label: str) -> Iterator[None]:
         datasets.exceptions.DatasetsError,
     ) as error:
         cause = error.__cause__ if "error occurred while generating" in str(error) else None
-        reason = " ".join(str(cause or error).split()) or type(error).__name__
+        reason = " ".join(str(cause or error).split())
+        if not reason or isinstance(error, KeyError):
+            reason = f"{type(error).__name__} {reason}".rstrip()
         raise UserError(
             f"The data set {label} cannot be loaded: {reason} (from the datasets library, version "
             f"{datasets.__version__})."
@@ -242,21 +244,23 @@ def _errors_name(label: str) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars and no retry messages from `datasets` and the hub, for a while."""
+    """No progress bars and no messages from `datasets` and the hub; what fails is raised."""
     import datasets
     import huggingface_hub.utils
 
     hub: Any = huggingface_hub.utils
     bars = datasets.utils.are_progress_bars_disabled(), hub.are_progress_bars_disabled()
-    logger = logging.getLogger("huggingface_hub")
-    level = logger.level
+    loggers = [logging.getLogger(name) for name in ("datasets", "huggingface_hub")]
+    levels = [logger.level for logger in loggers]
     datasets.disable_progress_bars()
     hub.disable_progress_bars()
-    logger.setLevel(logging.ERROR)
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
         if not bars[0]:
             datasets.enable_progress_bars()
         if not bars[1]:
@@ -323,7 +327,7 @@ class JsonLines:
 
     def get(self, row: int, column: str) -> Any:
         """The value, None if the row has no such key."""
-        return json.loads(self._lines[row]).get(column)
+        return json.loads(self._lines[row].decode("utf-8")).get(column)
 
     def where(self, row: int) -> str:
         """For example "row 12 (line 13)"."""
@@ -345,19 +349,30 @@ def read_json_lines(path: Path, limit: int | None = None) -> JsonLines:
             hint = f": {error.strerror}"
         raise UserError(f"The file {path} cannot be read{hint}.") from error
 
+    content = content.removeprefix(b"\xef\xbb\xbf")  # the mark that some editors put first
+    if content.lstrip().startswith(b"["):
+        raise UserError(
+            f"The file {path} is one JSON list. JSON Lines are expected: one object a line, "
+            "without brackets around and commas between them."
+        )
     lines: list[bytes] = []
     numbers: list[int] = []
     columns: dict[str, None] = {}
     problems = Problems()
-    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+    for number, line in enumerate(content.split(b"\n"), start=1):
         if not line.strip():
             continue
         if limit is not None and len(lines) == limit:
             break
         try:
-            value = json.loads(line)
-        except ValueError as error:  # also UnicodeDecodeError
-            problems.add("line that is not JSON", f"line {number}: {error}")
+            value = json.loads(line.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            problems.add("line that is not UTF-8", f"line {number}, byte {error.start + 1}")
+            continue
+        except json.JSONDecodeError as error:
+            problems.add(
+                "line that is not JSON", f"line {number}, column {error.colno}: {error.msg}"
+            )
             continue
         if not isinstance(value, dict):
             problems.add(

@@ -40,9 +40,7 @@ def test_processes_and_accumulation_cut_up_the_same_global_batch(accumulation_st
         drawn = {}
         for rank in ranks:
             for number in range(accumulation_steps):
-                drawn.update(
-                    zip(rank.slots(number), rank.indices(step, number), strict=True)
-                )
+                drawn.update(zip(rank.slots(number), rank.indices(step, number), strict=True))
         assert [drawn[slot] for slot in range(8)] == whole.indices(step, 0)
 
 

@@ -1,0 +1,43 @@
+"""The parts of a FLUX.1 ControlNet run, loaded for the stage that needs them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flux_common import loading, pipeline_folder
+from flux_controlnet_plugin.config import ControlNetModelSection
+
+
+def build_encoders(section: ControlNetModelSection) -> dict[str, Any]:
+    """What encodes the data set: tokenizers, text encoders, VAE."""
+    path = section.pretrained_model_name_or_path
+    version = dict(revision=section.revision, variant=section.variant)
+    tokenizer, tokenizer_2 = loading.load_tokenizers(path, revision=section.revision)
+    text_encoder, text_encoder_2 = loading.load_text_encoders(path, **version)
+    return {
+        "tokenizer": tokenizer,
+        "tokenizer_2": tokenizer_2,
+        "text_encoder": text_encoder,
+        "text_encoder_2": text_encoder_2,
+        "vae": loading.load_vae(path, **version),
+    }
+
+
+def build_networks(section: ControlNetModelSection) -> dict[str, Any]:
+    """What the training step holds: transformer, ControlNet; and the noise scheduler."""
+    from flux_controlnet_plugin import controlnet as controlnets
+
+    path = section.pretrained_model_name_or_path
+    transformer = loading.load_transformer(path, revision=section.revision, variant=section.variant)
+    if section.controlnet_model_name_or_path is not None:
+        controlnet = controlnets.load_controlnet(section.controlnet_model_name_or_path)
+    else:
+        controlnet = controlnets.controlnet_from_transformer(
+            transformer, section.num_double_layers, section.num_single_layers
+        )
+    if section.gradient_checkpointing:
+        # The frozen transformer too: gradients pass through it to the ControlNet.
+        transformer.enable_gradient_checkpointing()
+        controlnet.enable_gradient_checkpointing()
+    scheduler = loading.load_scheduler(path, revision=section.revision)
+    return {"transformer": transformer, "controlnet": controlnet, "scheduler": scheduler}
