@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from flux_common.flow_matching import WeightingScheme
 from launcher.training.options import option
+
+from flux_common.flow_matching import WeightingScheme
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from flux_common.config import DataSection, LossSection, ModelSection
 from launcher.training.options import option
+
+from flux_common.config import DataSection, LossSection, ModelSection
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flux_common import loading, pipeline_folder
+from flux_common import loading
 from flux_controlnet_plugin.config import ControlNetModelSection
 
 

@@ -22,7 +22,7 @@ _update = ops.MultitypeFuncGraph("adamw_update")
     "Function", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor",
     "Tensor", "Tensor",
 )  # fmt: skip
-def _update_one(adam, keep, lr, beta1, beta2, eps, zero, parameter, m, v, gradient):  # type: ignore[no-untyped-def]
+def _update_one(adam, keep, lr, beta1, beta2, eps, zero, parameter, m, v, gradient):
     decayed = ops.assign(parameter, parameter * keep)
     updated = adam(parameter, m, v, zero, zero, lr, beta1, beta2, eps, gradient)
     return ops.depend(decayed, updated)

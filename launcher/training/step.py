@@ -29,22 +29,22 @@ _clear = ops.MultitypeFuncGraph("clear")
 
 
 @_square_sum.register("Tensor")
-def _square_sum_one(gradient):  # type: ignore[no-untyped-def]
+def _square_sum_one(gradient):
     return ops.reduce_sum(ops.square(gradient.astype(ms.float32)))
 
 
 @_scale.register("Tensor", "Tensor")
-def _scale_one(factor, gradient):  # type: ignore[no-untyped-def]
+def _scale_one(factor, gradient):
     return gradient * factor.astype(gradient.dtype)
 
 
 @_accumulate.register("Tensor", "Tensor")
-def _accumulate_one(total, gradient):  # type: ignore[no-untyped-def]
+def _accumulate_one(total, gradient):
     return ops.assign_add(total, gradient)
 
 
 @_clear.register("Tensor")
-def _clear_one(total):  # type: ignore[no-untyped-def]
+def _clear_one(total):
     return ops.assign(total, ops.zeros_like(total))
 
 
