@@ -15,7 +15,8 @@ class FluxControlNetLoss(nn.Cell):
 
     With packed latents `x`, noise `e` and noise level `s`, the networks see
     `(1 - s) * x + s * e` and predict `e - x`; the loss is
-    `mean(weight * (prediction - (e - x))**2)`, in float32. It is the loss of diffusers' `train_controlnet_flux.py`, whose weights are all 1.
+    `mean(weight * (prediction - (e - x))**2)`, in float32. It is the loss of diffusers'
+    `train_controlnet_flux.py`, where all weights are 1.
 
     Args:
         controlnet: a `FluxControlNetModel`; trained.
