@@ -21,3 +21,8 @@ def graph_mode():
 def tiny_flux():
     """A FLUX.1-dev-shaped pipeline folder with random weights, 1.9 MB."""
     return ROOT / "examples" / "quickstart" / "tiny-flux"
+
+
+@pytest.fixture(scope="session")
+def data_dir():
+    return ROOT / "tests" / "data"
