@@ -12,6 +12,7 @@ Models arrive in float32, whatever dtype the files have, in evaluation mode, not
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,9 +24,13 @@ from launcher.training.errors import UserError
 if TYPE_CHECKING:
     from mindspore import nn
 
-#: Names that a file may hold although the class has no place for them: T5's language-model head,
-#: and its embedding a second time, under the name of the place that shares it.
-_SURPLUS = {"T5EncoderModel": ("lm_head.weight", "encoder.embed_tokens.weight")}
+#: Names that a file may hold although the class has no place for them: T5's language-model head
+#: and its embedding a second time, under the name of the place that shares it; in old CLIP files,
+#: the numbers 0 to 76.
+_SURPLUS = {
+    "T5EncoderModel": re.compile(r"lm_head\.weight|encoder\.embed_tokens\.weight|decoder\..*"),
+    "CLIPTextModel": re.compile(r"text_model\.embeddings\.position_ids"),
+}
 
 
 def load_tokenizers(
@@ -39,11 +44,18 @@ def load_tokenizers(
     from transformers import AutoTokenizer
 
     folder = _folder(pretrained_model_name_or_path, ["tokenizer", "tokenizer_2"], revision, None)
-    with quiet():
-        clip, t5 = (
-            AutoTokenizer.from_pretrained(folder / part) for part in ("tokenizer", "tokenizer_2")
-        )
-    return clip, t5
+    tokenizers = []
+    for part in ("tokenizer", "tokenizer_2"):
+        try:
+            with quiet():
+                tokenizers.append(AutoTokenizer.from_pretrained(folder / part))
+        except Exception as error:  # the Rust library raises bare Exceptions
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(
+                f"The tokenizer in {folder / part} cannot be loaded: {reason.rstrip('.')}. "
+                f"Download or copy the folder again."
+            ) from error
+    return tokenizers[0], tokenizers[1]
 
 
 def load_text_encoders(
@@ -129,7 +141,9 @@ def build(model_class: Any, folder: Path) -> nn.Cell:
 
     with quiet(), no_init_parameters():
         if hasattr(model_class, "config_class"):  # transformers' way
-            return model_class(model_class.config_class.from_pretrained(folder))
+            config = model_class.config_class.from_pretrained(folder)
+            config.dtype = "float32"
+            return model_class(config)
         return model_class.from_config(model_class.load_config(str(folder)))
 
 
@@ -184,7 +198,12 @@ def _compare(model: Any, parameters: dict[str, Any], files: Sequence[Path]) -> N
     for file in files:
         held.update((n, t.shape) for n, t in safetensors_files.read_header(file).items())
     missing = sorted(parameters.keys() - held.keys())
-    surplus = sorted(held.keys() - parameters.keys() - set(_SURPLUS.get(class_name, ())))
+    harmless = _SURPLUS.get(class_name)
+    surplus = sorted(
+        name
+        for name in held.keys() - parameters.keys()
+        if harmless is None or not harmless.fullmatch(name)
+    )
     shapes = [
         f"{name} is {list(held[name])}, not {list(p.shape)}"
         for name, p in parameters.items()

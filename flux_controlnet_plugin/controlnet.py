@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from flux_common import loading
+from flux_common import loading, pipeline_folder
 from launcher.training import atomic, safetensors_files
 from launcher.training.errors import UserError
 
@@ -16,18 +16,20 @@ if TYPE_CHECKING:
     import numpy as np
     from mindspore import nn
 
-#: What a ControlNet and the transformer it steers must have in common, and why. Its outputs are
-#: added to the transformer's hidden states, and both get the same inputs.
-_SHARED: dict[str, str] = {
-    "num_attention_heads": "head sizes",
-    "attention_head_dim": "head sizes",
-    "in_channels": "latent channels",
-    "joint_attention_dim": "T5's width",
-    "pooled_projection_dim": "CLIP's width",
-    "guidance_embeds": "guidance",
-    "axes_dims_rope": "position embeddings",
-    "patch_size": "patches",
-}
+#: What a ControlNet and the transformer it steers must have in common: its outputs are added to
+#: the transformer's hidden states, and both get the same inputs.
+_SHARED = (
+    "num_attention_heads",
+    "attention_head_dim",
+    "in_channels",
+    "patch_size",
+    "joint_attention_dim",
+    "pooled_projection_dim",
+    "guidance_embeds",
+    "axes_dims_rope",
+)
+
+_OPTION = "model.controlnet_model_name_or_path"
 
 #: The folder that `export_controlnet` makes, and what is in it: diffusers' names.
 EXPORT_FOLDER = "controlnet"
@@ -39,10 +41,9 @@ def controlnet_problems(
     pretrained_model_name_or_path: str,
     controlnet_model_name_or_path: str | None = None,
     *,
-    num_double_layers: int = 1,
-    num_single_layers: int = 0,
+    num_double_layers: int,
+    num_single_layers: int,
     variant: str | None = None,
-    controlnet_variant: str | None = None,
 ) -> list[str]:
     """Look for what would keep a ControlNet from being loaded or made, without loading anything.
 
@@ -53,11 +54,21 @@ def controlnet_problems(
         pretrained_model_name_or_path: the pipeline.
         controlnet_model_name_or_path: the ControlNet's own folder; None if one is made from the
             transformer with the given numbers of layers.
+        num_double_layers, num_single_layers: used only for a ControlNet that is made.
+        variant: of the ControlNet's weight files.
 
     Returns:
         Problems in sentences, with the way out.
     """
-    return []
+    transformer = _transformer_config(pretrained_model_name_or_path)
+    if controlnet_model_name_or_path is None:
+        return _layer_problems(transformer, num_double_layers, num_single_layers)
+    if not pipeline_folder.is_local(controlnet_model_name_or_path):
+        return []
+    problems, config = _folder_problems(Path(controlnet_model_name_or_path).expanduser(), variant)
+    if config is not None:
+        problems += _fit_problems(controlnet_model_name_or_path, config, transformer)
+    return problems
 
 
 def load_controlnet(
@@ -76,10 +87,14 @@ def load_controlnet(
     Raises:
         UserError: missing, damaged, of another architecture, or not fit for the transformer.
     """
+    folder = pipeline_folder.locate(controlnet_model_name_or_path, None, revision, variant)
+    problems, config = _folder_problems(folder, variant)
+    if config is not None:
+        problems += _fit_problems(controlnet_model_name_or_path, config, transformer_config)
+    if problems:
+        raise UserError(" ".join(problems))
     with loading.quiet():
         from mindone.diffusers import FluxControlNetModel
-
-    folder = Path(controlnet_model_name_or_path)
     return loading.load_model(FluxControlNetModel, folder, variant)
 
 
@@ -177,23 +192,96 @@ def _export_config(controlnet: Any) -> dict[str, Any]:
     return config | {name: controlnet.config[name] for name in sorted(arguments)}
 
 
-def _layer_problems(transformer: Mapping[str, Any], double: int, single: int) -> list[str]:
+def _transformer_config(pretrained_model_name_or_path: str) -> Mapping[str, Any] | None:
+    """The configuration of a local pipeline's transformer; None where it cannot be told."""
+    folder = Path(pretrained_model_name_or_path).expanduser() / "transformer"
+    if not folder.is_dir():
+        return None
+    model = pipeline_folder.MODELS["transformer"]
+    return pipeline_folder.model_problems(folder, model, None)[1]
+
+
+def _folder_problems(
+    folder: Path, variant: str | None
+) -> tuple[list[str], Mapping[str, Any] | None]:
+    """What is wrong with a ControlNet's folder by itself, and its configuration."""
+    wrong = pipeline_folder.folder_problem(
+        str(folder), _OPTION, "a FLUX.1 ControlNet in diffusers' layout"
+    )
+    if wrong is not None:
+        return [wrong], None
+    if not (folder / CONFIG_FILE).is_file():
+        for inner in (folder / EXPORT_FOLDER, *sorted(folder.iterdir())):
+            if (inner / CONFIG_FILE).is_file() and "controlnet" in inner.name.lower():
+                return [
+                    f"{_OPTION} is {str(folder)!r}, which has no config.json of its own but holds "
+                    f"a ControlNet. Give {str(inner)!r}."
+                ], None
+    return pipeline_folder.model_problems(folder, pipeline_folder.CONTROLNET, variant)
+
+
+def _fit_problems(
+    name: str, config: Mapping[str, Any], transformer: Mapping[str, Any] | None
+) -> list[str]:
+    """What this recipe cannot train, and what does not fit the transformer (None: unknown)."""
     problems = []
-    if double < 1:
+    if config.get("num_mode") is not None:
         problems.append(
-            f"num_double_layers is {double}, but a ControlNet needs at least one double layer."
+            f"The ControlNet {name} is a union of {config['num_mode']} modes (num_mode), which "
+            f"this recipe cannot train. Give one for a single kind of control."
         )
-    for option, wanted, has, kind in (
-        ("num_double_layers", double, transformer["num_layers"], "double"),
-        ("num_single_layers", single, transformer["num_single_layers"], "single"),
+    if config.get("conditioning_embedding_channels") is not None:
+        problems.append(
+            f"The ControlNet {name} reads its control image through a convolutional embedder "
+            f"(conditioning_embedding_channels is {config['conditioning_embedding_channels']}); "
+            f"this recipe trains those that read latents of the VAE. Give one where it is null."
+        )
+    if config["num_layers"] < 1:
+        problems.append(
+            f"The ControlNet {name} has no double layers (num_layers is 0); this recipe needs at "
+            f"least one."
+        )
+    if transformer is None:
+        return problems
+    differences = [
+        f"{key} is {_plain(config[key])}, the transformer's {_plain(transformer[key])}"
+        for key in _SHARED
+        if _plain(config[key]) != _plain(transformer[key])
+    ]
+    differences += [
+        f"{key} is {config[key]}, the transformer has only {transformer[key]}"
+        for key in ("num_layers", "num_single_layers")
+        if config[key] > transformer[key]
+    ]
+    if differences:
+        problems.append(
+            f"The ControlNet {name} does not fit the transformer: {'; '.join(differences)}. Give a "
+            f"ControlNet that was made for this base model, or leave out {_OPTION} to make one "
+            f"from the transformer."
+        )
+    return problems
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, (list, tuple)) else value
+
+
+def _layer_problems(transformer: Mapping[str, Any] | None, double: int, single: int) -> list[str]:
+    """What is wrong with the numbers of layers of a new ControlNet (transformer None: unknown)."""
+    problems = []
+    for kind, key, wanted, least in (
+        ("double", "num_layers", double, 1),
+        ("single", "num_single_layers", single, 0),
     ):
-        if wanted > has:
+        option = f"model.num_{kind}_layers"
+        if wanted < least:
+            problems.append(f"{option} is {wanted}; a ControlNet has at least {least}.")
+        elif transformer is not None and wanted > transformer[key]:
             problems.append(
-                f"{option} is {wanted}, but the transformer has only {has} {kind} layers to make "
-                f"the ControlNet from. Set {option} to {has} or less."
+                f"{option} is {wanted}, but the transformer that the ControlNet is made from has "
+                f"only {transformer[key]} {kind} layers. Set {option} to {transformer[key]} or "
+                f"less."
             )
-        elif wanted < 0:
-            problems.append(f"{option} is {wanted}, but cannot be negative.")
     return problems
 
 

@@ -1,6 +1,6 @@
 """Reading the headers of safetensors files, and writing such files tensor by tensor.
 
-The format (https://huggingface.co/docs/safetensors): eight bytes with the length of the
+The format (https://github.com/huggingface/safetensors): eight bytes with the length of the
 header, little-endian; the header, a JSON object from tensor name to dtype, shape and byte
 offsets; the data. The header alone tells whether a file is whole and what is in it, so a check
 of a 24 GB checkpoint reads a few kilobytes. Needs numpy only, and that only for writing.
