@@ -16,7 +16,7 @@ import os
 import struct
 import zlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-    Array = NDArray[Any]
-
-    ImageSource = str | os.PathLike[str] | bytes | Image.Image
+    Array: TypeAlias = NDArray[Any]
+    ImageSource: TypeAlias = str | os.PathLike[str] | bytes | Image.Image
 
 #: Thresholds of the Canny edge detector, those of the diffusers ControlNet documentation.
 CANNY_THRESHOLDS = (100, 200)
@@ -93,10 +92,10 @@ def check_image(source: ImageSource) -> tuple[int, int]:
         # Not image.getexif(): for PNG that decodes the pixels first.
         if Image.Image.getexif(image).get(_EXIF_ORIENTATION) in _SIDEWAYS:
             width, height = height, width
-        complete = _passes_cheap_test(image)
-    if not complete:
-        load_rgb(source)
-    return height, width
+        if _passes_cheap_test(image):
+            return height, width
+    decoded = load_rgb(source)
+    return decoded.shape[0], decoded.shape[1]
 
 
 def _passes_cheap_test(image: Image.Image) -> bool:

@@ -172,19 +172,27 @@ def _open_arrow(folder: Path, files: list[Path], split: str, limit: int | None) 
 def _open_hub(
     name: str, config_name: str | None, cache_dir: str | None, split: str, limit: int | None
 ) -> Table:
+    from datasets.exceptions import DatasetNotFoundError
+
     with _offline_if_unreachable() as offline:
         try:
             return _load_dataset(name, config_name, cache_dir, split, limit)
         except UserError as error:
-            if not offline and not isinstance(error.__cause__, ConnectionError):
+            if offline or isinstance(error.__cause__, ConnectionError):
+                reason = (
+                    "as a name on the Hugging Face hub it cannot be looked up, because the hub "
+                    "cannot be reached and no copy is in the cache. Correct the path, or download "
+                    "the data set where there is a network and give its folder."
+                )
+            elif isinstance(error.__cause__, DatasetNotFoundError):
+                reason = (
+                    "the Hugging Face hub has no data set of this name, or not for you (gated and "
+                    "private ones need `hf auth login`)."
+                )
+            else:
                 raise
-            raise UserError(
-                f"dataset_name is {name!r}: there is no such folder"
-                + _nearest_folder(Path(name))
-                + ", and as a name on the Hugging Face hub it cannot be looked up, because the hub "
-                "cannot be reached and no copy is in the cache. Correct the path, or download the "
-                "data set where there is a network and give its folder."
-            ) from error
+            folder = "there is no such folder" + _nearest_folder(Path(name))
+            raise UserError(f"dataset_name is {name!r}: {folder}, and {reason}") from error
 
 
 def _load_dataset(

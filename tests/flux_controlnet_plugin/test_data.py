@@ -1,0 +1,89 @@
+"""The ControlNet's samples: both images alike, or the condition made from the image."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flux_controlnet_plugin.data import build_controlnet_dataset
+from launcher.training.errors import UserError
+from launcher.training.images import canny, gray, load_rgb, resize_and_crop, to_float
+
+
+@pytest.fixture
+def folder(tmp_path):
+    random = np.random.default_rng(0)
+    rows = []
+    for i in range(3):
+        small = random.integers(0, 256, (15, 20, 3), dtype=np.uint8)
+        picture = Image.fromarray(small).resize((80, 60), Image.Resampling.NEAREST)
+        picture.save(tmp_path / f"{i}.png")
+        picture.resize((160, 120), Image.Resampling.NEAREST).save(tmp_path / f"c{i}.png")
+        rows.append({"image": f"{i}.png", "cond": f"c{i}.png", "text": [f"a {i}", f"b {i}"]})
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return tmp_path
+
+
+def build(folder, **options):
+    options.setdefault("resolution", 32)
+    return build_controlnet_dataset(dataset_name=str(folder), **options)
+
+
+def test_a_sample_has_target_condition_and_captions(folder):
+    dataset = build(folder, conditioning_image_column="cond")
+    assert len(dataset) == 3
+    sample = dataset[1]
+    assert sample.captions == dataset.captions(1) == ("a 1", "b 1")
+    assert sample.row == 1
+    for pixels, name in ((sample.target, "1.png"), (sample.condition, "c1.png")):
+        assert pixels.dtype == np.float32 and pixels.shape == (3, 32, 32)
+        expected = to_float(resize_and_crop(load_rgb(folder / name), 32, 32))
+        np.testing.assert_array_equal(pixels, expected)
+
+
+def test_both_images_show_the_same_part(folder):
+    """The condition is the target at twice the size: after scaling they are almost equal."""
+    sample = build(folder, conditioning_image_column="cond", resolution=[48, 32])[0]
+    assert sample.target.shape == sample.condition.shape == (3, 48, 32)
+    difference = np.abs(sample.target - sample.condition).mean()
+    assert difference < 0.1
+    assert difference < 0.5 * np.abs(sample.target - np.roll(sample.condition, 1, axis=2)).mean()
+
+
+@pytest.mark.parametrize("name, make", [("canny", canny), ("gray", gray)])
+def test_a_condition_is_made_at_the_training_resolution(folder, name, make):
+    sample = build(folder, conditioning=name)[2]
+    image = resize_and_crop(load_rgb(folder / "2.png"), 32, 32)
+    np.testing.assert_array_equal(sample.target, to_float(image))
+    np.testing.assert_array_equal(sample.condition, to_float(make(image)))
+
+
+def test_edges_are_sharp(folder):
+    condition = build(folder, conditioning="canny")[0].condition
+    assert set(np.unique(condition)) == {-1.0, 1.0}
+
+
+def test_without_control_images_their_column_is_not_looked_at(folder):
+    (folder / "c1.png").unlink()
+    build(folder, conditioning="blur")
+    with pytest.raises(UserError, match=r"row 1 \(line 2\), column 'cond'.*no such file"):
+        build(folder, conditioning_image_column="cond")
+    assert len(build(folder, conditioning_image_column="cond", check=False)) == 3
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({}, "There is no control image: set conditioning_image_column"),
+        ({"conditioning": "gray", "conditioning_image_column": "cond"}, "given twice"),
+        ({"conditioning": "depth"}, "'depth', and must be one of canny, gray, blur"),
+        ({"conditioning": "gray", "resolution": 100}, "multiple of 16"),
+        ({"conditioning": "gray", "image_column": "picture"}, "no column 'picture'"),
+    ],
+)
+def test_options_that_make_no_sense(folder, options, message):
+    with pytest.raises(UserError, match=message):
+        build(folder, **options)
