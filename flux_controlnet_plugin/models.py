@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flux_common import loading
+from flux_common import loading, pipeline_folder
 from flux_controlnet_plugin.config import ControlNetModelSection
 
 
@@ -41,3 +41,23 @@ def build_networks(section: ControlNetModelSection) -> dict[str, Any]:
         controlnet.enable_gradient_checkpointing()
     scheduler = loading.load_scheduler(path, revision=section.revision)
     return {"transformer": transformer, "controlnet": controlnet, "scheduler": scheduler}
+
+
+def problems(section: ControlNetModelSection) -> list[str]:
+    """What would keep the parts from being loaded, seen without loading them."""
+    from flux_controlnet_plugin.controlnet import controlnet_problems
+
+    return [
+        *pipeline_folder.problems(
+            section.pretrained_model_name_or_path,
+            revision=section.revision,
+            variant=section.variant,
+        ),
+        *controlnet_problems(
+            section.pretrained_model_name_or_path,
+            section.controlnet_model_name_or_path,
+            num_double_layers=section.num_double_layers,
+            num_single_layers=section.num_single_layers,
+            variant=section.variant,
+        ),
+    ]
