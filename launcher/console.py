@@ -93,14 +93,14 @@ class Console:
             note = "first step only"
             if not self._live:
                 self._out.line(f"compiling {what} ({note}) ...")
-            ticker = self._start_ticker(f"compiling {what}", note)
+            ticker = self._start_ticker(f"compiling {what}", note, start)
             try:
                 yield
             finally:
                 _stop_ticker(ticker)
             self._out.line(f"compiled {what} in {duration(time.monotonic() - start)}")
 
-    def _start_ticker(self, text: str, note: str) -> subprocess.Popen[bytes] | None:
+    def _start_ticker(self, text: str, note: str, start: float) -> subprocess.Popen[bytes] | None:
         """The process that shows the time, or None where there cannot be one."""
         try:
             # The text as bytes, in the encoding of the stream.
@@ -110,7 +110,7 @@ class Console:
                 # -I -S: no site-packages, no environment; it starts in some 15 ms.
                 [
                     sys.executable, "-I", "-S", Path(__file__).with_name("ticker.py"), *arguments,
-                    str(interval), "1" if self._live else "0", str(os.getpid()),
+                    str(start), str(interval), "1" if self._live else "0", str(os.getpid()),
                 ],
                 stdin=subprocess.PIPE,
                 stdout=self._out.fileno(),

@@ -4,11 +4,11 @@ Run as a program by `launcher.console`, not imported. MindSpore holds the interp
 long stretches while it compiles (measured on CPU: up to 11 s at a time, two thirds of an 80 s
 compilation in all), so no thread of the compiling process could do this.
 
-    ticker.py TEXT NOTE SECONDS LIVE PARENT
+    ticker.py TEXT NOTE START SECONDS LIVE PARENT
 
-Writes to standard output: TEXT, the elapsed time, and NOTE, every SECONDS; over and over on one
-line if LIVE is 1. Ends when standard input ends. A byte there before the end means that all
-went well; without it the parent died, and its last words stay on the screen.
+Writes to standard output every SECONDS: TEXT, the time since START (of the monotonic clock) and,
+if LIVE is 1, NOTE, over and over on one line. Ends when standard input ends. A byte there
+before the end means that all went well; without it the parent died, and the last line stays.
 """
 
 import contextlib
@@ -29,10 +29,9 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def _main(text: str, note: str, seconds: float, live: bool, parent: int) -> None:
+def _main(text: str, note: str, start: float, seconds: float, live: bool, parent: int) -> None:
     # Ctrl-C goes to all processes of the terminal. The parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    start = time.monotonic()
     shown = 0
 
     def show(line: str) -> None:
@@ -53,14 +52,16 @@ def _main(text: str, note: str, seconds: float, live: bool, parent: int) -> None
         elapsed = time.monotonic() - start
         if elapsed < due:
             continue
-        line = f"{text} ... {duration(elapsed)}"
+        passed = duration(elapsed)
+        line = f"{text} ... {passed}"
         if live:
             try:
                 width = os.get_terminal_size(1).columns or 80
             except OSError:
                 width = 80
             # One column stays free: a full line would wrap, and "\r" would not get back.
-            line = f"{line} ({note})"[: width - 1]
+            wordings = (f"{line} ({note})", line, f"... {passed}", "")
+            line = next(words for words in wordings if len(words) < width)
             show("\r" + line + " " * max(0, min(shown, width - 1) - len(line)))
             shown = len(line)
         else:
@@ -72,4 +73,5 @@ def _main(text: str, note: str, seconds: float, live: bool, parent: int) -> None
 
 if __name__ == "__main__":
     with contextlib.suppress(OSError):  # nobody is reading any more
-        _main(sys.argv[1], sys.argv[2], float(sys.argv[3]), sys.argv[4] == "1", int(sys.argv[5]))
+        text, note, start, seconds, live, parent = sys.argv[1:]
+        _main(text, note, float(start), float(seconds), live == "1", int(parent))
