@@ -217,6 +217,11 @@ def _folder_problems(
                     f"{_OPTION} is {str(folder)!r}, which has no config.json of its own but holds "
                     f"a ControlNet. Give {str(inner)!r}."
                 ], None
+        if (folder / "model_index.json").is_file():
+            return [
+                f"{_OPTION} is {str(folder)!r}, which is a whole pipeline, not a ControlNet. Give the "
+                f"folder of a ControlNet, or leave the option out to make one from the transformer."
+            ], None
     return pipeline_folder.model_problems(folder, pipeline_folder.CONTROLNET, variant)
 
 

@@ -84,10 +84,10 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, TensorInfo]:
 
     damaged = f"{path} is damaged: %s {_AGAIN}"
     try:
-        header = json.loads(raw)
-        header.pop("__metadata__", None)
-    except (ValueError, AttributeError):
-        raise UserError(damaged % "its header is not valid JSON.") from None
+        header = dict(json.loads(raw))
+    except (ValueError, TypeError):
+        raise UserError(damaged % "its header is not a JSON object.") from None
+    header.pop("__metadata__", None)
 
     tensors = {}
     spans = []
