@@ -219,8 +219,9 @@ def _folder_problems(
                 ], None
         if (folder / "model_index.json").is_file():
             return [
-                f"{_OPTION} is {str(folder)!r}, which is a whole pipeline, not a ControlNet. Give the "
-                f"folder of a ControlNet, or leave the option out to make one from the transformer."
+                f"{_OPTION} is {str(folder)!r}, which is a whole pipeline, not a ControlNet. Give "
+                f"the folder of a ControlNet, or leave the option out to make one from the "
+                f"transformer."
             ], None
     return pipeline_folder.model_problems(folder, pipeline_folder.CONTROLNET, variant)
 
