@@ -83,30 +83,31 @@ class FluxControlNetLoss(nn.Cell):
     def predict(
         self,
         noisy_latents: Tensor,
-        control_latents: Tensor,
+        control_latents: Tensor | None,
         timesteps: Tensor,
         prompt_embeds: Tensor,
         pooled_prompt_embeds: Tensor,
     ) -> Tensor:
-        """The velocity `[B, L, C]` that the transformer predicts under the ControlNet."""
+        """The velocity `[B, L, C]`; with `control_latents` None, the base model's own."""
         noisy_latents = noisy_latents.astype(self.dtype)
-        control_latents = control_latents.astype(self.dtype)
         prompt_embeds = prompt_embeds.astype(self.dtype)
         pooled_prompt_embeds = pooled_prompt_embeds.astype(self.dtype)
         guidance = ops.tile(self.guidance, (noisy_latents.shape[0],))
         timesteps = timesteps / 1000  # the networks multiply by 1000 again
 
-        block_samples, single_block_samples = self.controlnet(
-            hidden_states=noisy_latents,
-            controlnet_cond=control_latents,
-            timestep=timesteps,
-            guidance=guidance if self.controlnet_takes_guidance else None,
-            pooled_projections=pooled_prompt_embeds,
-            encoder_hidden_states=prompt_embeds,
-            txt_ids=self.text_ids,
-            img_ids=self.image_ids,
-            return_dict=False,
-        )
+        block_samples, single_block_samples = None, None
+        if control_latents is not None:
+            block_samples, single_block_samples = self.controlnet(
+                hidden_states=noisy_latents,
+                controlnet_cond=control_latents.astype(self.dtype),
+                timestep=timesteps,
+                guidance=guidance if self.controlnet_takes_guidance else None,
+                pooled_projections=pooled_prompt_embeds,
+                encoder_hidden_states=prompt_embeds,
+                txt_ids=self.text_ids,
+                img_ids=self.image_ids,
+                return_dict=False,
+            )
         return self.transformer(
             hidden_states=noisy_latents,
             timestep=timesteps,

@@ -26,19 +26,23 @@ def build_encoders(section: ControlNetModelSection) -> dict[str, Any]:
 def build_networks(section: ControlNetModelSection) -> dict[str, Any]:
     """What the training step holds: transformer, ControlNet; and the noise scheduler."""
     from flux_controlnet_plugin import controlnet as controlnets
+    from launcher.training.recompute import checkpoint_blocks
 
     path = section.pretrained_model_name_or_path
     transformer = loading.load_transformer(path, revision=section.revision, variant=section.variant)
     if section.controlnet_model_name_or_path is not None:
-        controlnet = controlnets.load_controlnet(section.controlnet_model_name_or_path)
+        controlnet = controlnets.load_controlnet(
+            section.controlnet_model_name_or_path, transformer_config=transformer.config
+        )
     else:
         controlnet = controlnets.controlnet_from_transformer(
             transformer, section.num_double_layers, section.num_single_layers
         )
     if section.gradient_checkpointing:
         # The frozen transformer too: gradients pass through it to the ControlNet.
-        transformer.enable_gradient_checkpointing()
-        controlnet.enable_gradient_checkpointing()
+        for model in (transformer, controlnet):
+            checkpoint_blocks(model.transformer_blocks)
+            checkpoint_blocks(model.single_transformer_blocks)
     scheduler = loading.load_scheduler(path, revision=section.revision)
     return {"transformer": transformer, "controlnet": controlnet, "scheduler": scheduler}
 

@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+
+TEXT_LENGTH = 16
+
+
+@pytest.fixture(scope="session")
+def transformer(graph_mode, tiny_flux):
+    """The tiny FLUX transformer, frozen: 2 double and 2 single blocks, float32."""
+    from flux_common.loading import load_transformer
+    from launcher.training.freeze import set_trainable
+
+    transformer = load_transformer(str(tiny_flux))
+    set_trainable(transformer, False)
+    return transformer
+
+
+@pytest.fixture(scope="session")
+def micro_batch():
+    """Arguments of the loss cell: two samples, 32x48 pixels (2x3 packed latents)."""
+    rng = np.random.default_rng(0)
+
+    def normal(*shape):
+        return rng.standard_normal(shape).astype(np.float32)
+
+    timesteps = np.array([750.0, 125.0], np.float32)
+    return (
+        normal(2, 6, 64),
+        normal(2, 6, 64),
+        normal(2, 6, 64),
+        timesteps / 1000,
+        timesteps,
+        np.ones(2, np.float32),
+        normal(2, TEXT_LENGTH, 32),
+        normal(2, 32),
+    )
+
+
+@pytest.fixture(scope="session")
+def make_loss(transformer):
+    """make_loss(double, single, dtype="float32") around a fresh ControlNet."""
+
+    def make(double, single, dtype="float32", filled=False):
+        import mindspore as ms
+
+        from flux_controlnet_plugin.controlnet import controlnet_from_transformer
+        from flux_controlnet_plugin.loss import FluxControlNetLoss
+
+        controlnet = controlnet_from_transformer(transformer, double, single)
+        if filled:  # so that gradients reach every parameter
+            rng = np.random.default_rng(1)
+            for name, parameter in controlnet.parameters_and_names():
+                if name.startswith("controlnet_"):
+                    value = 0.1 * rng.standard_normal(parameter.shape)
+                    parameter.set_data(ms.Tensor(value.astype(np.float32)))
+        return FluxControlNetLoss(
+            controlnet,
+            transformer,
+            size=(2, 3),
+            text_length=TEXT_LENGTH,
+            guidance_scale=3.5,
+            dtype=getattr(ms, dtype),
+        )
+
+    return make
