@@ -540,7 +540,7 @@ def _source_files(plugin: Plugin) -> list[Path]:
     file = Path(plugin.file)
     if plugin.role == "defaults" or plugin.distribution is None or not plugin.module.__package__:
         return [file]
-    return sorted(p for p in file.parent.rglob("*") if p.suffix in (".py", ".yaml"))
+    return sorted(p for p in file.parent.rglob("*") if p.suffix in (".py", ".yaml") and p.is_file())
 
 
 def _is_list(value: Any) -> bool:

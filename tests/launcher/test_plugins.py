@@ -490,12 +490,12 @@ def test_all_mistakes_of_all_plugins_are_reported_together(write):
 
 
 def test_correct_uses_that_look_like_mistakes(write):
-    write("helpers.py", "def train_step(): return 'a helper'\ndef build_loss(): return 1")
+    write("helpers.py", "def apply_precision(): return 'a helper'\ndef build_loss(): return 1")
     v = variant(
         write,
         """
         import functools
-        from helpers import train_step, build_loss as helper_loss
+        from helpers import apply_precision, build_loss as helper_loss
         from fence_plugin.recipe import export_weights as recipe_export
 
         def timed(function):
@@ -514,6 +514,9 @@ def test_correct_uses_that_look_like_mistakes(write):
         @hookimpl(tryfirst=True)
         def on_step_end(): pass
 
+        @hookimpl(wrapper=True, tryfirst=True)
+        def train_step(): return (yield)
+
         @hookimpl(optionalhook=True)
         def on_coffee_break(): pass
 
@@ -527,8 +530,11 @@ def test_correct_uses_that_look_like_mistakes(write):
             pass
         """,
     )
-    hook = load("fence", [v]).hook
+    plugins = load("fence", [v])
+    hook = plugins.hook
     assert hook.build_loss(config=None, models="m") == ["timed", "m"]
+    (loss,) = (info for info in plugins.describe() if info.name == "build_loss")
+    assert Path(v).read_text().splitlines()[loss.owner.line - 1].startswith("def build_loss")
     assert hook.build_models(config=None, stage="train") == "train"
     assert hook.build_collate_fn(config=0, models=0, dataset=0, cache=0) == "made"
     assert hook.export_weights(config=0, models=0, directory=0) == []
@@ -572,6 +578,7 @@ def test_recipes_are_listed_without_being_imported(install):
     fence = infos["fence"]
     assert (fence.distribution, fence.version) == ("fences", "1.2")
     assert (fence.module, fence.summary) == ("fence_plugin.recipe", "Paints fences.")
+    assert "fence_plugin" not in sys.modules
 
 
 @pytest.mark.parametrize(
@@ -718,6 +725,7 @@ def test_variants_of_one_file_name_do_not_collide(write):
     hook = load("fence", [first, second]).hook
     assert hook.build_loss(config=None, models=None) == 1
     assert hook.train_step(state=None, batch=None) == 2
+    assert load_name(first) != load_name(second)
 
 
 def test_the_source_of_a_variant_can_be_read(write):
@@ -728,15 +736,22 @@ def test_the_source_of_a_variant_can_be_read(write):
     assert sys.modules[cell.__module__].Loss is cell
 
 
-def test_a_variant_can_import_what_lies_next_to_it(write):
+def test_a_variant_can_import_what_lies_next_to_it(write, site):
     write("sub/next_door.py", "answer = 42")
-    write("sub/json.py", "raise RuntimeError('hides the standard library')")
+    (site / "installed_library.py").write_text("answer = 'installed'")
+    write("sub/installed_library.py", "answer = 'hides what is installed'")
     v = variant(
         write,
-        "import json, next_door\n\n@hookimpl\ndef build_loss(): return next_door.answer",
+        """
+        import installed_library, next_door
+
+        @hookimpl
+        def build_loss(): return next_door.answer, installed_library.answer
+        """,
         "sub/v.py",
     )
-    assert load("fence", [v]).hook.build_loss(config=None, models=None) == 42
+    hook = load("fence", [v]).hook
+    assert hook.build_loss(config=None, models=None) == (42, "installed")
 
 
 def test_a_relative_path_starts_at_the_yaml_file_then_at_the_working_directory(write, tmp_path):
