@@ -1,6 +1,6 @@
 """Write constraints.txt: one exact version of every package, for all that setup.cfg allows.
 
-`uv pip compile --universal` resolves setup.cfg (with the dev extra) for each Python and platform
+`uv pip compile --universal` resolves setup.cfg (with all extras) for each Python and platform
 named under [tool.uv] in pyproject.toml, and keeps the versions already in constraints.txt where
 they still fit. What it prints repeats the whole environment on every line; a constraint needs a
 marker only where the version differs between Pythons, so the lines are rewritten in that form.
@@ -36,7 +36,7 @@ def resolve(extra: list[str]) -> list[Requirement]:
             output.write_text((ROOT / "constraints.txt").read_text())
         command = ["uv", "pip", "compile", "--universal", "--no-python-downloads", "--quiet"]
         command += ["--no-annotate", "--no-header", "--python-version", PYTHONS[0]]
-        command += ["--extra", "dev", "setup.cfg", "--output-file", str(output), *extra]
+        command += ["--all-extras", "setup.cfg", "--output-file", str(output), *extra]
         subprocess.run(command, cwd=ROOT, check=True)
         return [Requirement(line) for line in output.read_text().splitlines() if line.strip()]
 

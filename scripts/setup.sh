@@ -138,12 +138,19 @@ fi
 rm -f "$complete"
 : >"$started"
 say "Installing into $venv ($("$venv/bin/python" -V)). MindSpore is a large download; the first time takes some minutes."
-if ! "$venv/bin/python" -m pip install --disable-pip-version-check --quiet --progress-bar off \
-    --constraint constraints.txt --editable '.[dev]'; then
-    # pip rolls back what it could not finish, so the next call may go on from here.
-    rm -f "$started"
-    say "The installation failed; pip's message above says why. Run make setup again once that is mended."
-    exit 1
+pip() {
+    if ! "$venv/bin/python" -m pip install --disable-pip-version-check --quiet --progress-bar off \
+        --constraint constraints.txt "$@"; then
+        # pip rolls back what it could not finish, so the next call may go on from here.
+        rm -f "$started"
+        say "The installation failed; pip's message above says why. Run make setup again once that is mended."
+        exit 1
+    fi
+}
+pip --editable '.[dev]'
+# See [options.extras_require] in setup.cfg: without libGL, the headless build over the other.
+if ! "$venv/bin/python" -c 'import cv2' 2>/dev/null; then
+    pip --no-deps --force-reinstall opencv-python-headless
 fi
 pwd >"$venv/.setup-path"
 fingerprint >"$complete"
