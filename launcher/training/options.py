@@ -1,0 +1,41 @@
+"""Options of a configuration section: dataclass fields with help and bounds.
+
+    @dataclass(frozen=True)
+    class TrainSection:
+        learning_rate: float = option(5e-6, ge=0, help="rate after warm-up")
+
+        def problems(self) -> Iterable[str]:     # optional: checks across options
+            ...
+
+The annotation says what an option takes: bool, int, float, str, Literal, `X | None`, list[X], and
+unions of these. An option without default must be given.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+MISSING = dataclasses.MISSING
+
+
+def option(
+    default: Any = MISSING,
+    *,
+    help: str,
+    default_factory: Any = MISSING,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+) -> Any:
+    """A dataclass field that is an option.
+
+    Args:
+        default, default_factory: as for `dataclasses.field`; neither: the option is required.
+        help: what it does, in a phrase.
+        ge, gt, le, lt: bounds of a number, or of every number in a list.
+    """
+    bounds = {"ge": ge, "gt": gt, "le": le, "lt": lt}
+    metadata = {"help": help, "bounds": {k: v for k, v in bounds.items() if v is not None}}
+    return dataclasses.field(default=default, default_factory=default_factory, metadata=metadata)
