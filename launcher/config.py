@@ -407,12 +407,19 @@ def _is_required(option: Any) -> bool:
 # -------------------------------------------------------------------------------------------
 
 
-def to_yaml(config: Config) -> str:
-    """The whole configuration as YAML that `read_yaml` reads back to an equal one."""
+def to_yaml(chosen: Mapping[str, Any], config: Config) -> str:
+    """A run as YAML that `read_yaml` reads back to an equal one.
+
+    Args:
+        chosen: the top-level keys: `recipe`, `plugins`.
+        config: every option of every section is written.
+    """
     import yaml
 
     sections = {name: dataclasses.asdict(config[name]) for name in config}
-    return yaml.safe_dump(_plain(sections), sort_keys=False, allow_unicode=True, width=float("inf"))
+    return yaml.safe_dump(
+        _plain({**chosen, **sections}), sort_keys=False, allow_unicode=True, width=float("inf")
+    )
 
 
 def _plain(value: Any) -> Any:

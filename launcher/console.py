@@ -79,8 +79,22 @@ class Console:
         """Show the time that passes while a graph is compiled, and how long it took.
 
         Around the first call of a compiled cell. The time does not count in the progress bar's
-        rate. A second process does the showing, see `launcher.ticker`; it ends with this block,
-        or with this process, however that ends.
+        rate.
+        """
+        with self.busy(f"compiling {what}", f"compiled {what}", "first step only"):
+            yield
+
+    @contextmanager
+    def busy(self, doing: str, done: str, note: str = "") -> Iterator[None]:
+        """Show the time that passes while something goes on that cannot tell how far it is.
+
+        A second process does the showing, see `launcher.ticker`; it ends with this block, or
+        with this process, however that ends.
+
+        Args:
+            doing: `encoding 64 samples`.
+            done: said with the time it took at the end: `encoded 64 samples`.
+            note: stands in brackets behind `doing`.
         """
         start = time.monotonic()
         bar = self._progress
@@ -90,15 +104,14 @@ class Console:
             yield
             return
         with self._bar_hidden():
-            note = "first step only"
             if not self._live:
-                self._out.line(f"compiling {what} ({note}) ...")
-            ticker = self._start_ticker(f"compiling {what}", note, start)
+                self._out.line(f"{doing} ({note}) ..." if note else f"{doing} ...")
+            ticker = self._start_ticker(doing, note, start)
             try:
                 yield
             finally:
                 _stop_ticker(ticker)
-            self._out.line(f"compiled {what} in {duration(time.monotonic() - start)}")
+            self._out.line(f"{done} in {duration(time.monotonic() - start)}")
 
     def _start_ticker(self, text: str, note: str, start: float) -> subprocess.Popen[bytes] | None:
         """The process that shows the time, or None where there cannot be one."""

@@ -34,12 +34,13 @@ def run(plugins: Plugins, resolved: Resolved, command_line: list[str], console: 
         console: where progress is shown.
     """
     config, hook = resolved.config, plugins.hook
+    dist = Dist()
     check(config, hook)
     device = set_up_device(config)
-    dist = Dist()
     dataset = hook.build_dataset(config=config, dist=dist)
     schedule = Schedule(config.train, len(dataset), dist)
-    with RunDir.claim(config.train.output_dir, to_text(config), is_main=dist.is_main) as run_dir:
+    text = config_text(plugins, config)
+    with RunDir.claim(config.train.output_dir, text, is_main=dist.is_main) as run_dir:
         run_dir.write_provenance(
             command_line=command_line,
             seed=config.train.seed,
@@ -56,9 +57,10 @@ def precompute(config: Config, hook: Any, dataset: Dataset, console: Console) ->
     """Encode the data set. The encoders are released at the end."""
     from launcher.training.cache import MemoryCache
 
-    console.headline(f"encoding {len(dataset)} samples")
     models = prepare_models(config, hook, "precompute")
-    cache = hook.precompute(config=config, models=models, dataset=dataset, cache=MemoryCache())
+    samples = f"{len(dataset)} samples"
+    with console.busy(f"encoding {samples}", f"encoded {samples}"):
+        cache = hook.precompute(config=config, models=models, dataset=dataset, cache=MemoryCache())
     del models
     gc.collect()
     return cache
@@ -79,6 +81,7 @@ def train(
     collate = hook.build_collate_fn(config=config, models=models, dataset=dataset, cache=cache)
     state = build_state(config, hook, models, schedule, dist, run_dir)
     console.headline(describe(state, len(dataset), schedule.global_batch))
+    compiles = config.runtime.mode == "graph"
     hook.on_train_start(state=state)
     with console.progress(state.max_train_steps) as progress:
         while state.step < state.max_train_steps:
@@ -86,7 +89,7 @@ def train(
             state.epoch = schedule.epoch(state.step)
             state.learning_rate = schedule.learning_rate(state.step)
             batch = schedule.batch(state.step, collate)
-            with console.compiling() if state.step == 0 else nullcontext():
+            with console.compiling() if compiles and state.step == 0 else nullcontext():
                 output = hook.train_step(state=state, batch=batch)
             state.step += 1
             seconds = time.perf_counter() - started
@@ -105,7 +108,8 @@ def train(
 
     files = hook.export_weights(config=config, models=models, directory=run_dir.path)
     hook.on_train_end(state=state)
-    console.headline("wrote " + ", ".join(str(file) for file in files))
+    for file in files:
+        console.result(str(file))
 
 
 def check(config: Config, hook: Any) -> None:
@@ -192,8 +196,9 @@ def describe(state: TrainState, samples: int, global_batch: int) -> str:
     )
 
 
-def to_text(config: Config) -> str:
-    """The configuration as YAML."""
+def config_text(plugins: Plugins, config: Config) -> str:
+    """The configuration as YAML that, given as `--config`, repeats the run."""
     from launcher.config import to_yaml
 
-    return to_yaml(config)
+    chosen = {"recipe": plugins.recipe, "plugins": plugins.variants}
+    return to_yaml({name: value for name, value in chosen.items() if value}, config)

@@ -215,6 +215,15 @@ class Plugins:
         return self._recipe.name
 
     @property
+    def variants(self) -> list[str]:
+        """What `load` was given as variants: files by their absolute paths, others by name."""
+        return [
+            plugin.name if plugin.distribution else str(plugin.file)
+            for plugin in self._plugins
+            if plugin.role == "variant"
+        ]
+
+    @property
     def recipe_module(self) -> ModuleType:
         """The recipe's module."""
         return self._recipe.module

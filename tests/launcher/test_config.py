@@ -248,8 +248,9 @@ def test_the_written_configuration_reads_back_equal(tmp_path, text):
     config = config_of(
         tmp_path, "", "clip=null", "learning_rate=1e-05", "resolution=512,768", f"output_dir={text}"
     )
-    again = resolve(SECTIONS, [yaml(tmp_path, to_yaml(config), "again.yaml")]).config
-    assert dict(again) == dict(config)
+    source = yaml(tmp_path, to_yaml({"recipe": "toy", "plugins": ["a.py"]}, config), "again.yaml")
+    assert dict(resolve(SECTIONS, [source]).config) == dict(config)
+    assert (source.recipe, source.plugins) == ("toy", ["a.py"])
 
 
 def test_options_table_has_a_row_an_option():

@@ -377,7 +377,8 @@ def test_nothing_is_left_of_a_run_that_is_killed(forked):
 def test_no_process_is_left_after_the_block():
     stream = open(os.devnull, "w")  # noqa: SIM115
     with Console(stream=stream).compiling():
-        assert len(tickers_of(os.getpid())) == 1
+        # The kernel shows a new program's arguments a moment after it was started.
+        wait_until(lambda: len(tickers_of(os.getpid())) == 1)
     assert tickers_of(os.getpid()) == []
     stream.close()
 
