@@ -89,3 +89,17 @@ class LossSection:
     proportion_empty_prompts: float = option(
         0.0, ge=0, le=1, help="share of captions replaced by the empty one, drawn anew each step"
     )
+
+    def problems(self) -> Iterable[str]:
+        """Options that the chosen scheme would ignore."""
+        for name, scheme in _SHAPES.items():
+            value = getattr(self, name)
+            if value != getattr(type(self), name) and self.weighting_scheme != scheme:
+                yield (
+                    f"loss.{name} is {value}, which only the scheme {scheme} uses; "
+                    f"loss.weighting_scheme is {self.weighting_scheme}"
+                )
+
+
+#: Options that shape the density of one scheme.
+_SHAPES = {"logit_mean": "logit_normal", "logit_std": "logit_normal", "mode_scale": "mode"}

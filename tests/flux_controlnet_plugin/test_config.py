@@ -1,0 +1,62 @@
+import pytest
+
+from flux_common.config import LossSection
+from flux_controlnet_plugin.config import ControlNetDataSection, ControlNetModelSection
+
+
+def problems(section):
+    return list(section.problems())
+
+
+def data(**options):
+    given = {"dataset_name": "x", "conditioning_image_column": "edges", **options}
+    return problems(ControlNetDataSection(**given))
+
+
+def test_a_plain_configuration_has_no_problems():
+    assert data() == []
+    assert problems(ControlNetModelSection(pretrained_model_name_or_path="x")) == []
+    assert problems(LossSection()) == []
+
+
+@pytest.mark.parametrize(
+    ("resolution", "substance"),
+    [
+        (65, "multiples of 16, such as 64"),
+        (8, "such as 16"),
+        (0, "such as 16"),
+        ([64, 100], "such as [64, 96]"),
+        ([64], "one number or [height, width]"),
+        ([64, 64, 3], "one number or [height, width]"),
+        ([], "one number or [height, width]"),
+    ],
+)
+def test_resolutions_that_do_not_fit(resolution, substance):
+    (problem,) = data(resolution=resolution)
+    assert str(resolution) in problem and substance in problem
+
+
+def test_resolution_as_height_and_width():
+    assert ControlNetDataSection(resolution=64).size == (64, 64)
+    assert ControlNetDataSection(resolution=[64, 96]).size == (64, 96)
+
+
+def test_one_data_set_and_one_control():
+    assert "neither is set" in data(dataset_name=None)[0]
+    assert "both are set" in data(jsonl_for_train="y")[0]
+    assert "neither is set" in data(conditioning_image_column=None)[0]
+    assert "both are set" in data(conditioning="canny")[0]
+
+
+def test_layers_of_a_controlnet_that_is_loaded_cannot_be_set():
+    section = ControlNetModelSection(
+        pretrained_model_name_or_path="x", controlnet_model_name_or_path="y", num_single_layers=0
+    )
+    (problem,) = problems(section)
+    assert "model.num_single_layers is 0" in problem and "loaded from y" in problem
+
+
+def test_shapes_of_a_density_that_is_not_drawn_from():
+    (problem,) = problems(LossSection(weighting_scheme="mode", logit_mean=1.0))
+    assert "only the scheme logit_normal uses" in problem
+    assert problems(LossSection(weighting_scheme="mode", mode_scale=1.0)) == []
