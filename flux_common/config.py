@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from launcher.training.options import option
-
 from flux_common.flow_matching import WeightingScheme
+from launcher.training.options import option
 
 
 @dataclass(frozen=True)

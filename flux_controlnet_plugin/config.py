@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from launcher.training.options import option
-
 from flux_common.config import DataSection, LossSection, ModelSection
+from launcher.training.options import option
 
 
 @dataclass(frozen=True)
