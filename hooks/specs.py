@@ -141,11 +141,13 @@ def build_models(config: Config, stage: Stage) -> Models:
 
 @_spec("owned")
 def configure_trainable(config: Config, models: Models) -> Models:
-    """Freeze and unfreeze parameters; nothing else. Called in both stages.
+    """Freeze and unfreeze parameters; nothing else.
+
+    Called in the `train` stage; in `precompute` the launcher freezes everything.
 
     Args:
         config: the resolved configuration.
-        models: the parts from `build_models`.
+        models: the parts of the `train` stage.
 
     Returns:
         The same parts, with `requires_grad` set on every parameter.

@@ -136,8 +136,14 @@ def set_up_device(config: Config) -> str:
 
 def prepare_models(config: Config, hook: Any, stage: Stage) -> Models:
     """Load, freeze and cast the parts of a stage."""
-    models = hook.build_models(config=config, stage=stage)
-    models = hook.configure_trainable(config=config, models=models)
+    from launcher.training.freeze import set_trainable
+
+    models: Models = hook.build_models(config=config, stage=stage)
+    if stage == "train":
+        models = hook.configure_trainable(config=config, models=models)
+    else:
+        for cell in models.cells().values():
+            set_trainable(cell, False)
     models = hook.apply_precision(config=config, models=models)
     return models
 
