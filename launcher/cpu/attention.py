@@ -3,9 +3,10 @@
 import math
 
 import mindspore as ms
-from mindspore import nn, ops
 from mindone.diffusers.models.transformers import transformer_flux
+from mindspore import nn, ops
 
+from launcher.cpu.means import constant
 from launcher.cpu.rotary import rotate
 
 
@@ -13,8 +14,9 @@ class _Attention(nn.Cell):
     """``softmax(q k^T) v``, with its gradient written out.
 
     The generic gradient of softmax sums over the keys, the slowest operation of the whole step on
-    CPU. That sum equals the row sum of ``dout * out`` (Dao et al., arXiv:2205.14135, section 3.1),
-    which is ``keys / head_dim`` times smaller.
+    CPU. That sum equals the row sum of ``dout * out`` (Dao et al., arXiv:2205.14135, appendix B),
+    which is ``keys / head_dim`` times smaller. Subtracting it from every key's entry is made part
+    of the product before: one more column ``-row_sum`` on the left, a column of ones on the right.
     """
 
     def __init__(self):
@@ -23,7 +25,7 @@ class _Attention(nn.Cell):
         self.times_transposed = ops.BatchMatMul(transpose_b=True)
         self.transposed_times = ops.BatchMatMul(transpose_a=True)
         self.softmax = ops.Softmax(-1)
-        self.row_sum = ops.ReduceSum(keep_dims=True)
+        self.matmul = ops.MatMul()
 
     def construct(self, query, key, value):
         """``[b, h, s, d]`` three times ``-> (out [b, h, s, d], probabilities [b, h, s, s])``.
@@ -37,13 +39,20 @@ class _Attention(nn.Cell):
     def bprop(self, query, key, value, out, dout):
         attended, probabilities = out
         grad = dout[0]
-        grad_value = self.transposed_times(probabilities, grad)
-        row_sum = self.row_sum(grad * attended, -1)
-        grad_scores = probabilities * (self.times_transposed(grad, value) - row_sum)
+        dtype = grad.dtype
+        head_dim = grad.shape[-1]
+        products = (grad * attended).astype(ms.float32).reshape((-1, head_dim))
+        minus_row_sum = self.matmul(products, constant((head_dim, 1), -1.0))
+        minus_row_sum = minus_row_sum.reshape((*grad.shape[:-1], 1)).astype(dtype)
+        ones = constant((*value.shape[:-1], 1), 1.0).astype(dtype)
+        difference = self.times_transposed(
+            ops.concat((grad, minus_row_sum), -1), ops.concat((value, ones), -1)
+        )
+        grad_scores = probabilities * difference
         return (
             self.times(grad_scores, key),
             self.transposed_times(grad_scores, query),
-            grad_value,
+            self.transposed_times(probabilities, grad),
         )
 
 
@@ -74,7 +83,10 @@ def scaled_dot_product_attention(
     if enable_gqa:
         key = ops.repeat_interleave(key, query.shape[1] // key.shape[1], 1)
         value = ops.repeat_interleave(value, query.shape[1] // value.shape[1], 1)
-    query = query * (1.0 / math.sqrt(query.shape[-1]) if scale is None else scale)
+    if scale is None:
+        scale = 1.0 / math.sqrt(query.shape[-1])
+    if scale != 1.0:
+        query = query * scale
     if attn_mask is None and not is_causal and dropout_p == 0.0:
         return _attention(query, key, value)[0]
 
@@ -135,10 +147,14 @@ def flux_attention_call(
     query = ops.transpose(query, (0, 2, 1, 3))
     key = ops.transpose(key, (0, 2, 1, 3))
     value = ops.transpose(value, (0, 2, 1, 3))
+    scale = 1.0 / math.sqrt(query.shape[-1])
     if image_rotary_emb is not None:
-        query = rotate(query, image_rotary_emb[0], image_rotary_emb[1])
-        key = rotate(key, image_rotary_emb[0], image_rotary_emb[1])
-    out = scaled_dot_product_attention(query, key, value, attn_mask=attention_mask)
+        cos, sin = image_rotary_emb
+        # The softmax scale goes into the tables: once per step instead of once per block.
+        query = rotate(query, cos * scale, sin * scale)
+        key = rotate(key, cos, sin)
+        scale = 1.0
+    out = scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, scale=scale)
     out = ops.transpose(out, (0, 2, 1, 3))
     out = out.reshape((out.shape[0], out.shape[1], -1)).to(query.dtype)
 

@@ -2,9 +2,8 @@
 
 import math
 
-import numpy as np
-
 import mindspore as ms
+import numpy as np
 from mindspore import ops
 from mindspore.ops import constexpr
 
@@ -47,5 +46,5 @@ def get_timestep_embedding(
         first, second = second, first
     parts = (first, second)
     if embedding_dim % 2 == 1:
-        parts = parts + (ops.zeros((timesteps.shape[0], 1), ms.float32),)
+        parts = (*parts, ops.zeros((timesteps.shape[0], 1), ms.float32))
     return ops.concat(parts, -1)

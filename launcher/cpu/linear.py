@@ -3,6 +3,7 @@
 Called from graph mode: no closures, sources in this file.
 """
 
+import mindspore as ms
 from mindspore import nn, ops
 
 
@@ -29,7 +30,7 @@ class _Affine(nn.Cell):
         return (
             self.plain(dout, weight),
             self.columns_by_columns(dout, x),
-            self.sum(dout, 0),
+            self.sum(dout.astype(ms.float32), 0).astype(dout.dtype),
         )
 
 
@@ -44,7 +45,7 @@ def linear(x, weight, bias):
         out = _rows_by_rows(rows, weight)
     else:
         out = _affine(rows, weight, bias)
-    return out.reshape(x.shape[:-1] + (weight.shape[0],))
+    return out.reshape((*x.shape[:-1], weight.shape[0]))
 
 
 def linear_construct(self, x):

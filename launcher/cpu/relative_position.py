@@ -2,9 +2,8 @@
 
 import math
 
-import numpy as np
-
 import mindspore as ms
+import numpy as np
 from mindspore import ops
 from mindspore.ops import constexpr
 

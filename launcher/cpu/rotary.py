@@ -1,8 +1,7 @@
 """FLUX's rotary position embedding: tables and their application (arXiv:2104.09864)."""
 
-import numpy as np
-
 import mindspore as ms
+import numpy as np
 from mindspore import ops
 from mindspore.ops import constexpr
 
