@@ -5,7 +5,7 @@ import numbers
 import mindspore as ms
 from mindspore import mint, nn, ops
 
-from launcher.cpu.means import repeat_along_row, row_means
+from launcher.cpu.means import row_means
 from launcher.cpu.modulation import modulate
 
 
@@ -34,30 +34,7 @@ class _RmsNorm(nn.Cell):
         return grad_x, self.sum(dout[0] * normed, 0), 0.0
 
 
-class _LayerNorm(nn.Cell):
-    """``(x - mean) / sqrt(variance + eps)`` on rows, float32.
-
-    The forward pass uses the fused kernel; its gradient kernel takes twice the time of the
-    products below.
-    """
-
-    def __init__(self):
-        super().__init__()
-
-    def construct(self, x, ones, zeros, eps):
-        """``x [n, c] -> (y [n, c], mean [n, 1], variance [n, 1])``."""
-        return ops.LayerNorm(-1, -1, eps)(x, ones, zeros)
-
-    def bprop(self, x, ones, zeros, eps, out, dout):
-        normed, _, variance = out
-        grad = dout[0]
-        inverse = repeat_along_row(ops.rsqrt(variance + eps), x.shape[-1])
-        centred = grad - row_means(grad) - normed * row_means(grad * normed)
-        return inverse * centred, ops.zeros_like(ones), ops.zeros_like(zeros), 0.0
-
-
 _rms_norm = _RmsNorm()
-_layer_norm = _LayerNorm()
 
 
 def rms_norm(x, weight, eps):
@@ -87,13 +64,10 @@ def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
     """``mint.nn.functional.layer_norm`` over the last ``len(normalized_shape)`` axes."""
     if isinstance(normalized_shape, numbers.Number):
         normalized_shape = (normalized_shape,)
-    ones = ops.ones(normalized_shape, ms.float32)
-    zeros = ops.zeros(normalized_shape, ms.float32)
-    if weight is None and bias is None and len(normalized_shape) == 1:
-        rows = input.astype(ms.float32).reshape((-1, normalized_shape[0]))
-        return _layer_norm(rows, ones, zeros, eps)[0].reshape(input.shape).astype(input.dtype)
-    weight = ones if weight is None else weight
-    bias = zeros if bias is None else bias
+    if weight is None:
+        weight = ops.ones(normalized_shape, input.dtype)
+    if bias is None:
+        bias = ops.zeros(normalized_shape, input.dtype)
     axis = -len(normalized_shape)
     normalise = ops.LayerNorm(axis, axis, eps)
     return normalise(input, weight.astype(input.dtype), bias.astype(input.dtype))[0]
