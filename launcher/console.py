@@ -277,7 +277,20 @@ class _Stream:
             self._stream.write(self.encode(text).decode(self.encoding))
 
     def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            self._drop()
+        except ValueError:  # closed
+            pass
+
+    def _drop(self) -> None:
+        """Send to nowhere what the stream still holds, and all that follows. Python would try
+        again when it exits, fail again, and exit with code 120."""
         with suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
             self._stream.flush()
 
     def isatty(self) -> bool:
