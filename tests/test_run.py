@@ -1,0 +1,135 @@
+"""A whole run as a user starts it: the quickstart, shortened, in a process of its own."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+ROOT = Path(__file__).resolve().parent.parent
+STEPS = 6
+WEIGHTS = "controlnet/diffusion_pytorch_model.safetensors"
+
+#: What the frameworks print on a run that goes well; see launcher/quiet.py.
+NOISE = re.compile(r"warning|exception|traceback|none of pytorch|parakeet|newly initialized", re.I)
+
+
+def launch(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "launcher", *arguments],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def readme_variant(folder):
+    """The README's example of a variant, as a file."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(# my_variant\.py\n.*?)```", readme, re.S)
+    path = folder / "my_variant.py"
+    path.write_text(code)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    output_dir = folder / "first"
+    process = launch(
+        *("--recipe", "flux_controlnet", "--config", "quickstart"),
+        *(f"output_dir={output_dir}", f"max_train_steps={STEPS}", "lr_warmup_steps=2"),
+        *("max_train_samples=6", "max_sequence_length=64"),
+    )
+    assert process.returncode == 0, process.stderr
+    return process, output_dir
+
+
+def metrics(output_dir):
+    return [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_normal_run_says_what_it_does_and_nothing_else(run):
+    process, output_dir = run
+    assert not NOISE.search(process.stderr), process.stderr
+    for line in ("encoded 6 samples in", "compiled the training step in", f"step {STEPS}/{STEPS}"):
+        assert line in process.stderr
+    assert process.stdout.splitlines() == [
+        str(output_dir / "controlnet" / name)
+        for name in ("config.json", "diffusion_pytorch_model.safetensors")
+    ]
+
+
+def test_metrics_have_a_line_a_step(run):
+    _, output_dir = run
+    lines = metrics(output_dir)
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+    assert [line["lr"] for line in lines] == [0, 5e-4, 1e-3, 1e-3, 1e-3, 1e-3]
+    for line in lines:
+        assert 0.5 < line["loss"] < 3
+        assert line["grad_norm"] > 0
+        assert line["step_seconds"] > 0
+        assert line["samples_per_second"] == pytest.approx(4 / line["step_seconds"])
+        assert line["skipped"] is False
+
+
+def test_what_ran_is_on_record(run):
+    _, output_dir = run
+    provenance = json.loads((output_dir / "provenance.json").read_text())
+    assert provenance["recipe"] == "flux_controlnet"
+    assert provenance["device"] == "CPU"
+    assert provenance["packages"]["mindspore"]
+    assert f"max_train_steps={STEPS}" in provenance["command_line"]
+    assert {"launcher.defaults", "flux_controlnet"} == {p["name"] for p in provenance["plugins"]}
+
+
+def test_exported_weights_are_a_trained_controlnet_in_diffusers_layout(run):
+    _, output_dir = run
+    config = json.loads((output_dir / "controlnet" / "config.json").read_text())
+    assert config["_class_name"] == "FluxControlNetModel"
+    assert (config["num_layers"], config["num_single_layers"]) == (2, 1)
+    weights = load_file(output_dir / "controlnet" / "diffusion_pytorch_model.safetensors")
+    assert all(array.dtype == np.float32 for array in weights.values())
+    # The layers that start at zero have moved.
+    for name in ("controlnet_blocks.0", "controlnet_blocks.1", "controlnet_single_blocks.0"):
+        assert np.any(weights[f"{name}.weight"]), name
+
+
+def test_its_config_repeats_it_bit_for_bit(run, folder):
+    _, first = run
+    again = folder / "again"
+    process = launch("--config", str(first / "config.yaml"), f"output_dir={again}")
+    assert process.returncode == 0, process.stderr
+    assert [m["loss"] for m in metrics(again)] == [m["loss"] for m in metrics(first)]
+    assert (again / WEIGHTS).read_bytes() == (first / WEIGHTS).read_bytes()
+
+
+def test_the_readmes_variant_trains_only_the_new_layers(run, folder, readme_variant):
+    _, first = run
+    output_dir = folder / "variant"
+    process = launch(
+        *("--config", str(first / "config.yaml"), "-p", str(readme_variant)),
+        *(f"output_dir={output_dir}", "max_train_steps=3"),
+    )
+    assert process.returncode == 0, process.stderr
+    base = load_file(
+        ROOT / "examples/quickstart/tiny-flux/transformer/diffusion_pytorch_model.safetensors"
+    )
+    for name, array in load_file(output_dir / WEIGHTS).items():
+        if name.startswith(("controlnet_blocks.", "controlnet_single_blocks.")):
+            assert np.any(array), name
+        elif not name.startswith("controlnet_"):
+            np.testing.assert_array_equal(array, base[name], err_msg=name)
+    provenance = json.loads((output_dir / "provenance.json").read_text())
+    assert str(readme_variant) in [plugin["file"] for plugin in provenance["plugins"]]
