@@ -16,7 +16,7 @@ def gelu_tanh(x):
     The CPU kernel GeLU computes the same and takes four times as long, its gradient likewise. The
     sigmoid kernel is accurate to 1e-7, the tanh kernel only to 1e-4.
     """
-    return x * ops.sigmoid(x * (_A + _B * ops.square(x)))
+    return x * ops.sigmoid(x * (_A + _B * (x * x)))
 
 
 def gelu(input, *, approximate="none"):

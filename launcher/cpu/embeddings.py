@@ -44,7 +44,7 @@ def get_timestep_embedding(
     first, second = ops.sin(angles), ops.cos(angles)
     if flip_sin_to_cos:
         first, second = second, first
-    parts = (first, second)
     if embedding_dim % 2 == 1:
-        parts = (*parts, ops.zeros((timesteps.shape[0], 1), ms.float32))
-    return ops.concat(parts, -1)
+        zero = ops.zeros((timesteps.shape[0], 1), ms.float32)
+        return ops.concat((first, second, zero), -1)
+    return ops.concat((first, second), -1)

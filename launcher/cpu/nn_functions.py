@@ -41,14 +41,12 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     if isinstance(padding, int):
         padding = (padding, padding)
     if isinstance(padding, str):
-        mode, edges = padding, 0
-    else:
-        mode, edges = "pad", (padding[0], padding[0], padding[1], padding[1])
+        raise ValueError(f"On CPU, conv2d takes its padding as numbers, not as {padding!r}.")
     convolution = ops.Conv2D(
         out_channel=weight.shape[0],
         kernel_size=(weight.shape[2], weight.shape[3]),
-        pad_mode=mode,
-        pad=edges,
+        pad_mode="pad",
+        pad=(padding[0], padding[0], padding[1], padding[1]),
         stride=stride,
         dilation=dilation,
         group=groups,

@@ -1,0 +1,159 @@
+"""MindONE's models on the CPU against torch: outputs and gradients, in graph mode."""
+
+import numpy as np
+import pytest
+
+from tests.launcher.cpu.conftest import as_float32
+
+
+def worst_gradient(names, grads, reference, prefix):
+    """The largest relative L2 difference over the saved gradients.
+
+    Gradients that are zero but for rounding (the bias of a key projection: softmax does not see
+    it) are left out.
+    """
+    actual = dict(zip(names, grads))
+    differences = {}
+    for key, expected in reference.items():
+        if key.startswith(prefix):
+            name = key.removeprefix(prefix)
+            size = np.linalg.norm(expected)
+            if size > 1e-7:
+                differences[name] = np.linalg.norm(as_float32(actual[name]) - expected) / size
+    assert len(differences) > 30
+    worst = max(differences, key=differences.get)
+    return differences[worst], worst
+
+
+def load_transformer(folder):
+    from mindone.diffusers import FluxTransformer2DModel
+
+    model = FluxTransformer2DModel.from_pretrained(folder / "transformer")
+    model.set_train()
+    return model
+
+
+@pytest.fixture(scope="module")
+def transformer_inputs(reference):
+    import mindspore as ms
+
+    names = (
+        "in/hidden_states",
+        "in/encoder_hidden_states",
+        "in/pooled_projections",
+        "in/timestep",
+        "in/guidance",
+        "in/img_ids",
+        "in/txt_ids",
+        "target",
+    )
+    residual = ms.Tensor(reference["transformer/residual"])
+    return (residual, *(ms.Tensor(reference[f"transformer/{name}"]) for name in names))
+
+
+@pytest.mark.parametrize("recompute", [False, True], ids=["plain", "recomputed"])
+def test_transformer(recompute, graph_mode, tiny_flux, transformer_inputs, reference):
+    """All parameters trained (full fine-tuning), an image that is not square, 7 text tokens."""
+    import mindspore as ms
+
+    from tests.launcher.cpu import cells
+
+    model = load_transformer(tiny_flux)
+    names = [p.name for p in model.trainable_params()]
+    if recompute:
+        for block in (*model.transformer_blocks, *model.single_transformer_blocks):
+            block.recompute()
+    step = ms.value_and_grad(
+        cells.TransformerLoss(model), 0, ms.ParameterTuple(model.trainable_params()), has_aux=True
+    )
+    (loss, out), (residual_grad, grads) = step(*transformer_inputs)
+    assert abs(float(loss.asnumpy()) - reference["transformer/loss"]) < 1e-6
+    np.testing.assert_allclose(out.asnumpy(), reference["transformer/out"], atol=5e-6)
+    expected = reference["transformer/residual_grad"]
+    assert np.linalg.norm(residual_grad.asnumpy() - expected) < 1e-5 * np.linalg.norm(expected)
+    assert worst_gradient(names, grads, reference, "transformer/grad/")[0] < 1e-4
+
+
+@pytest.mark.parametrize("how", ["parameters", "to_float"])
+def test_transformer_in_float16(how, graph_mode, tiny_flux, transformer_inputs, reference):
+    """Parameters in float16, or float32 parameters and float16 arithmetic."""
+    import mindspore as ms
+
+    from tests.launcher.cpu import cells
+
+    model = load_transformer(tiny_flux)
+    if how == "parameters":
+        model.to(ms.float16)
+    else:
+        model.to_float(ms.float16)
+    inputs = [x.astype(ms.float16) for x in transformer_inputs[:4]]
+    _, out = cells.TransformerLoss(model)(*inputs, *transformer_inputs[4:])
+    assert out.dtype == ms.float16
+    assert 1e-5 < np.abs(as_float32(out) - reference["transformer/out"]).max() < 2e-2
+
+
+def test_transformer_pynative(graph_mode, tiny_flux, transformer_inputs, reference):
+    import mindspore as ms
+
+    from tests.launcher.cpu import cells
+
+    model = load_transformer(tiny_flux)
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    try:
+        names = [p.name for p in model.trainable_params()]
+        step = ms.value_and_grad(
+            cells.TransformerLoss(model),
+            None,
+            ms.ParameterTuple(model.trainable_params()),
+            has_aux=True,
+        )
+        (loss, _), grads = step(*transformer_inputs)
+    finally:
+        ms.set_context(mode=ms.GRAPH_MODE)
+    assert abs(float(loss.asnumpy()) - reference["transformer/loss"]) < 1e-6
+    assert worst_gradient(names, grads, reference, "transformer/grad/")[0] < 1e-4
+
+
+def test_clip(graph_mode, tiny_flux, reference):
+    import mindspore as ms
+    from mindone.transformers import CLIPTextModel
+
+    from tests.launcher.cpu import cells
+
+    model = CLIPTextModel.from_pretrained(tiny_flux / "text_encoder").set_train(False)
+    pooled = cells.First(model, 1)(ms.Tensor(reference["clip/ids"]))
+    np.testing.assert_allclose(pooled.asnumpy(), reference["clip/pooled"], atol=5e-6)
+
+
+def test_t5(graph_mode, tiny_flux, reference):
+    """150 tokens: positions beyond 128, where T5's last bucket begins."""
+    import mindspore as ms
+    from mindone.transformers import T5EncoderModel
+
+    from tests.launcher.cpu import cells
+
+    model = T5EncoderModel.from_pretrained(tiny_flux / "text_encoder_2").set_train(False)
+    hidden = cells.First(model, 0)(ms.Tensor(reference["t5/ids"]))
+    np.testing.assert_allclose(hidden.asnumpy(), reference["t5/hidden"], atol=2e-5)
+
+
+def test_vae(graph_mode, tiny_flux, reference):
+    """Encoder and decoder, and gradients of all their parameters."""
+    import mindspore as ms
+    from mindone.diffusers import AutoencoderKL
+
+    from tests.launcher.cpu import cells
+
+    model = AutoencoderKL.from_pretrained(tiny_flux / "vae").set_train(False)
+    names = [p.name for p in model.trainable_params()]
+    step = ms.value_and_grad(
+        cells.VaeLoss(model, model.config.latent_channels),
+        None,
+        ms.ParameterTuple(model.trainable_params()),
+        has_aux=True,
+    )
+    (loss, moments, decoded), grads = step(ms.Tensor(reference["vae/image"]))
+    assert abs(float(loss.asnumpy()) - reference["vae/loss"]) < 1e-6
+    np.testing.assert_allclose(moments.asnumpy(), reference["vae/moments"], atol=5e-6)
+    np.testing.assert_allclose(decoded.asnumpy(), reference["vae/decoded"], atol=1e-5)
+    assert worst_gradient(names, grads, reference, "vae/grad/")[0] < 1e-4
