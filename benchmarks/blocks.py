@@ -36,6 +36,12 @@ class Worker:
         answer = self._receive()
         return answer["losses"], answer["milliseconds"]
 
+    def cpu_seconds(self) -> float:
+        """Processor time that the worker has used, over all its threads."""
+        text = Path(f"/proc/{self.process.pid}/stat").read_text()
+        user, system = text.rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
     def close(self) -> None:
         """End the worker."""
         assert self.process.stdin is not None
@@ -48,6 +54,15 @@ class Worker:
         if not line:
             raise SystemExit(f"the worker {self.process.args} failed; see above")
         return json.loads(line)
+
+
+def busy_seconds() -> float:
+    """Processor time that everything on the machine has used, over all its processors."""
+    names = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
+    values = Path("/proc/stat").read_text().splitlines()[0].split()[1:]
+    times = dict(zip(names, map(int, values)))
+    ticks = sum(times.values()) - times["idle"] - times["iowait"]
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def serve(prepare: Callable[[], tuple[Callable[[int], float], dict[str, Any]]]) -> None:
