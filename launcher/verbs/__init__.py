@@ -1,0 +1,15 @@
+"""The verbs of the command line: one file, one function, one name. They import nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from launcher.verbs.hooks import hooks
+from launcher.verbs.recipes import recipes
+from launcher.verbs.run import run
+
+VERBS: dict[str, Callable[[list[str]], None]] = {
+    "run": run,
+    "recipes": recipes,
+    "hooks": hooks,
+}
