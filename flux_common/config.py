@@ -28,7 +28,7 @@ class DataSection:
     """`data`: images and captions."""
 
     dataset_name: str | None = option(
-        None, help="folder with metadata.jsonl, Parquet or Arrow files, or a hub name"
+        None, ask=True, help="folder with metadata.jsonl, Parquet or Arrow files, or a hub name"
     )
     dataset_config_name: str | None = option(None, help="configuration of a hub data set")
     jsonl_for_train: str | None = option(

@@ -42,7 +42,9 @@ class ControlNetModelSection(ModelSection):
 class ControlNetDataSection(DataSection):
     """`data`: images, captions and control images."""
 
-    conditioning_image_column: str | None = option(None, help="column of the control image")
+    conditioning_image_column: str | None = option(
+        None, ask=True, help="column of the control image"
+    )
     conditioning: Literal["canny", "gray", "blur"] | None = option(
         None, help="make the control image from the target instead of reading it"
     )

@@ -28,6 +28,9 @@ from launcher.config_values import (
 )
 from launcher.training.errors import UserError, refuse
 
+#: What stands in a starting file where the user has to write a value.
+PLACEHOLDER = "???"
+
 #: A value for (section, option); the section is None where the command line gave the leaf alone.
 Key = tuple["str | None", str]
 
@@ -268,33 +271,7 @@ def resolve(sections: Mapping[str, type], sources: Iterable[Source]) -> Resolved
     Raises:
         UserError: lists every mistake found.
     """
-    problems: list[str] = []
-    values: dict[str, dict[str, Any]] = {name: {} for name in sections}
-    origins = {
-        f"{name}.{option.name}": "default"
-        for name in sections
-        for option in _options(sections[name])
-    }
-    doubtful = set()  # sections whose values are not all known
-    for source in sources:
-        for (section, name), given in source.values.items():
-            section, problem = _find(section, name, sections, given)
-            if problem is None:
-                assert section is not None
-                option = _options_by_name(sections[section])[name]
-                try:
-                    annotation = _annotations(sections[section])[name]
-                    values[section][name] = convert(given, annotation, _bounds(option))
-                except ValueError as error:
-                    problem = _sentence(
-                        f"{given.origin}: {section}.{name} is {_shown(given)}, but {error}"
-                    )
-                else:
-                    origins[f"{section}.{name}"] = given.origin
-            if problem is not None:
-                problems.append(problem)
-                doubtful.add(section)
-
+    values, origins, problems, doubtful = _collect(sections, sources)
     built: dict[str, Any] = {}
     for name, section_type in sections.items():
         missing = [
@@ -309,6 +286,57 @@ def resolve(sections: Mapping[str, type], sources: Iterable[Source]) -> Resolved
             problems += map(_sentence, _own_problems(built[name]))
     refuse(problems)
     return Resolved(Config(built), origins)
+
+
+def _collect(
+    sections: Mapping[str, type], sources: Iterable[Source]
+) -> tuple[dict[str, dict[str, Any]], dict[str, str], list[str], set[str | None]]:
+    """What the sources set: values by section, origins of all options, problems, and the sections
+    whose values are not all known."""
+    problems: list[str] = []
+    values: dict[str, dict[str, Any]] = {name: {} for name in sections}
+    origins = {
+        f"{name}.{option.name}": "default"
+        for name in sections
+        for option in _options(sections[name])
+    }
+    doubtful: set[str | None] = set()
+    unfilled: dict[tuple[str, str], str] = {}  # later sources may fill them
+    for source in sources:
+        for (section, name), given in source.values.items():
+            section, problem = _find(section, name, sections, given)
+            if problem is None:
+                assert section is not None
+                option = _options_by_name(sections[section])[name]
+                unfilled.pop((section, name), None)
+                if given.text == PLACEHOLDER:
+                    values[section].pop(name, None)
+                    unfilled[section, name] = _unfilled(given, section, option)
+                    continue
+                try:
+                    annotation = _annotations(sections[section])[name]
+                    values[section][name] = convert(given, annotation, _bounds(option))
+                except ValueError as error:
+                    problem = _sentence(
+                        f"{given.origin}: {section}.{name} is {_shown(given)}, but {error}"
+                    )
+                else:
+                    origins[f"{section}.{name}"] = given.origin
+            if problem is not None:
+                problems.append(problem)
+                doubtful.add(section)
+    problems += unfilled.values()
+    doubtful.update(section for section, _ in unfilled)
+    return values, origins, problems, doubtful
+
+
+def _unfilled(given: Given, section: str, option: Any) -> str:
+    name = f"{section}.{option.name}"
+    leave = "" if _is_required(option) else ", or delete the line"
+    return (
+        f"{given.origin}: {name} is still {PLACEHOLDER}; write in its place: "
+        f"{option.metadata.get('help', 'a value')}. Or give {name}=... on the command line{leave}."
+    )
 
 
 def _find(
@@ -431,24 +459,84 @@ def _plain(value: Any) -> Any:
     return value
 
 
+@dataclass(frozen=True)
+class OptionInfo:
+    """An option as documentation shows it.
+
+    Attributes:
+        section, name: `train` and `seed` for `train.seed`.
+        takes: type, choices and bounds, in words.
+        help: what it does.
+        is_required: it has no default.
+        is_asked: a starting file asks for it.
+        default: its default; None if it is required.
+    """
+
+    section: str
+    name: str
+    takes: str
+    help: str
+    is_required: bool
+    is_asked: bool
+    default: Any
+
+
+def list_options(sections: Mapping[str, type], sources: Iterable[Source] = ()) -> list[OptionInfo]:
+    """Every option of every section.
+
+    Args:
+        sections: dataclasses by section name.
+        sources: what changes the defaults, such as a recipe's YAML file.
+
+    Raises:
+        UserError: lists every mistake found in the sources.
+    """
+    values, _, problems, _ = _collect(sections, sources)
+    refuse(problems)
+    return [
+        _option_info(name, option, values[name], _annotations(section)[option.name])
+        for name, section in sections.items()
+        for option in _options(section)
+    ]
+
+
+def _option_info(section: str, option: Any, values: Mapping[str, Any], kind: Any) -> OptionInfo:
+    bounds = describe_bounds(_bounds(option))
+    takes = describe(kind) + (f", {bounds}" if bounds else "")
+    has_default = option.name in values or not _is_required(option)
+    return OptionInfo(
+        section=section,
+        name=option.name,
+        takes=takes,
+        help=option.metadata.get("help", ""),
+        is_required=not has_default,
+        is_asked=not has_default or option.metadata.get("ask", False),
+        default=values.get(option.name, _default(option)),
+    )
+
+
 def options_table(sections: Mapping[str, type]) -> str:
     """Every option as a row of a Markdown table."""
     rows = ["| option | takes | default | what it does |", "| --- | --- | --- | --- |"]
-    for name, section in sections.items():
-        for option in _options(section):
-            bounds = describe_bounds(_bounds(option))
-            takes = describe(_annotations(section)[option.name]) + (f", {bounds}" if bounds else "")
-            default = "(required)" if _is_required(option) else f"`{_default(option)}`"
-            help_text = option.metadata.get("help", "").replace("|", "\\|")
-            rows.append(f"| `{name}.{option.name}` | {takes} | {default} | {help_text} |")
+    for info in list_options(sections):
+        default = "(required)" if info.is_required else f"`{as_yaml(info.default)}`"
+        help_text = info.help.replace("|", "\\|")
+        rows.append(f"| `{info.section}.{info.name}` | {info.takes} | {default} | {help_text} |")
     return "\n".join(rows) + "\n"
 
 
-def _default(option: Any) -> str:
+def as_yaml(value: Any) -> str:
+    """A value on one line of YAML."""
     import yaml
 
-    value = (
-        option.default if option.default is not dataclasses.MISSING else option.default_factory()
+    plain = _plain(value)
+    dumped: str = yaml.safe_dump(
+        plain, default_flow_style=True, allow_unicode=True, width=float("inf")
     )
-    dumped: str = yaml.safe_dump(value, default_flow_style=True).split("\n")[0]
-    return dumped
+    return dumped.split("\n")[0]
+
+
+def _default(option: Any) -> Any:
+    if option.default_factory is not dataclasses.MISSING:
+        return option.default_factory()
+    return None if option.default is dataclasses.MISSING else option.default

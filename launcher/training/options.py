@@ -28,6 +28,7 @@ def option(
     gt: float | None = None,
     le: float | None = None,
     lt: float | None = None,
+    ask: bool = False,
 ) -> Any:
     """A dataclass field that is an option.
 
@@ -35,7 +36,13 @@ def option(
         default, default_factory: as for `dataclasses.field`; neither: the option is required.
         help: what it does, in a phrase.
         ge, gt, le, lt: bounds of a number, or of every number in a list.
+        ask: a starting file (`launcher cp`) asks for it although it has a default: the usual one
+            of several options of which a run needs one.
     """
     bounds = {"ge": ge, "gt": gt, "le": le, "lt": lt}
-    metadata = {"help": help, "bounds": {k: v for k, v in bounds.items() if v is not None}}
+    metadata = {
+        "help": help,
+        "bounds": {k: v for k, v in bounds.items() if v is not None},
+        "ask": ask,
+    }
     return dataclasses.field(default=default, default_factory=default_factory, metadata=metadata)
