@@ -77,9 +77,7 @@ def _split_verb(arguments: list[str]) -> tuple[Callable[[list[str]], None], list
 def _help(_: list[str]) -> None:
     parser = new_parser(
         None,
-        "launcher [run] --recipe NAME [options] [name=value ...]\n"
-        "       launcher recipes\n"
-        "       launcher hooks [--recipe NAME] [-p PLUGIN] [--json]",
+        "launcher [run] --recipe NAME [options] [name=value ...]\n       launcher VERB ...",
         "Train with a recipe. Settings are given as name=value, as in train.learning_rate=1e-5,\n"
         "or the last part alone where only one section has it. They win over YAML files, which\n"
         "win over the recipe's defaults.",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from launcher.verbs.config import config
+from launcher.verbs.cp import cp
 from launcher.verbs.hooks import hooks
 from launcher.verbs.recipes import recipes
 from launcher.verbs.run import run
@@ -12,4 +14,6 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "run": run,
     "recipes": recipes,
     "hooks": hooks,
+    "config": config,
+    "cp": cp,
 }
