@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from hooks.types import Batch, Cache, Config, Dataset, Dist, Models, Stage, StepOutput, TrainState
 from launcher.console import Console
+from launcher.interrupt import deferred, interruptible
 from launcher.rundir import RunDir
 from launcher.rundir import problems as rundir_problems
 from launcher.schedule import Schedule
@@ -36,11 +37,15 @@ def run(plugins: Plugins, resolved: Resolved, command_line: list[str], console: 
     config, hook = resolved.config, plugins.hook
     dist = Dist()
     check(config, hook)
-    device = set_up_device(config)
+    device = choose_device(config)
     dataset = hook.build_dataset(config=config, dist=dist)
     schedule = Schedule(config.train, len(dataset), dist)
+    supply_what_lacks(device)
     text = config_text(plugins, config)
-    with RunDir.claim(config.train.output_dir, text, is_main=dist.is_main) as run_dir:
+    with (
+        RunDir.claim(config.train.output_dir, text, is_main=dist.is_main) as run_dir,
+        interruptible(run_dir.abandon),
+    ):
         run_dir.write_provenance(
             command_line=command_line,
             seed=config.train.seed,
@@ -121,17 +126,28 @@ def check(config: Config, hook: Any) -> None:
     refuse(rundir_problems(config.train.output_dir) + hook.check_config(config=config))
 
 
-def set_up_device(config: Config) -> str:
-    """Choose the device; on CPU, supply what MindSpore lacks there. Returns its name."""
-    from launcher.training import device
+def choose_device(config: Config) -> str:
+    """Make device and mode MindSpore's own. Returns the device's name.
+
+    Raises:
+        UserError: the device is not there, or cannot compute in the precision asked for.
+    """
+    from launcher.training import device, precision
 
     section = config.runtime
-    chosen = device.set_up(section.device, section.device_id, section.mode)
-    if chosen == "CPU":
+    with deferred():
+        chosen = device.set_up(section.device, section.device_id, section.mode)
+    precision.check(config.precision.mixed_precision, chosen)
+    return chosen
+
+
+def supply_what_lacks(device: str) -> None:
+    """On CPU, supply what MindSpore lacks there. Imports the models' library: it takes seconds,
+    so mistakes in the data are looked for before."""
+    if device == "CPU":
         import launcher.cpu
 
         launcher.cpu.install()
-    return chosen
 
 
 def prepare_models(config: Config, hook: Any, stage: Stage) -> Models:

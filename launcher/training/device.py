@@ -17,7 +17,8 @@ def set_up(device: str, device_id: int, mode: str) -> str:
         `Ascend` or `CPU`.
 
     Raises:
-        UserError: Ascend is asked for and there is none, or not that many.
+        UserError: Ascend is asked for and there is none, or not that many; or an NPU is chosen
+            by number, and the device is the CPU.
     """
     import mindspore as ms
 
@@ -28,6 +29,12 @@ def set_up(device: str, device_id: int, mode: str) -> str:
             "runtime.device is Ascend, but MindSpore finds no Ascend NPU on this machine. "
             "Check the driver and CANN (`npu-smi info` must list the device), or set "
             "runtime.device=CPU to run, slowly, without one."
+        )
+    if chosen == "CPU" and device_id != 0:
+        why = "is CPU" if device == "CPU" else f"is {device} and MindSpore finds no Ascend NPU here"
+        raise UserError(
+            f"runtime.device_id is {device_id}, which chooses an NPU, but runtime.device {why}. "
+            "Leave runtime.device_id out."
         )
     if chosen == "Ascend" and device_id >= npus:
         raise UserError(

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from launcher.training.errors import UserError
+
 #: The names that `mixed_precision` takes, and the MindSpore dtypes they stand for.
 _DTYPES = {"no": "float32", "fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
@@ -18,6 +20,16 @@ def dtype_of(name: str) -> Any:
     import mindspore as ms
 
     return getattr(ms, _DTYPES[name])
+
+
+def check(name: str, device: str) -> None:
+    """Raise UserError if a device cannot compute in a precision."""
+    if device == "CPU" and name == "bf16":
+        raise UserError(
+            "precision.mixed_precision is bf16, but the run is on the CPU, where MindSpore can "
+            "store bfloat16 and not compute in it. Set precision.mixed_precision=no to compute in "
+            "float32, or to fp16, which is slow there."
+        )
 
 
 def cast_parameters(cell: Any, dtype: Any) -> Any:
