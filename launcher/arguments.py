@@ -68,6 +68,16 @@ def add_plugin_options(parser: argparse.ArgumentParser) -> None:
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     add_plugin_options(parser)
     parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check everything up to the weights, say what the run would be, and write nothing",
+    )
+    parser.add_argument(
+        "--trace",
+        action="store_true",
+        help="show each hook call as it happens: who answers it, where, how long it takes",
+    )
+    parser.add_argument(
         "-v",
         "--verbose",
         action="store_true",

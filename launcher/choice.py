@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 
     from launcher.config import Source
     from launcher.plugins import Plugins
+    from launcher.trace import Trace
 
 
-def choose(options: argparse.Namespace) -> tuple[Plugins, list[Source]]:
+def choose(options: argparse.Namespace, trace: Trace | None = None) -> tuple[Plugins, list[Source]]:
     """The plugins, loaded and checked, and the YAML files, in order of precedence."""
     from pathlib import Path
 
@@ -50,7 +51,7 @@ def choose(options: argparse.Namespace) -> tuple[Plugins, list[Source]]:
     ]
     variants += [plugins.locate(variant) for variant in options.plugin]
     quiet.install(verbose=getattr(options, "verbose", False))
-    return plugins.load(recipe, variants), sources
+    return plugins.load(recipe, variants, trace), sources
 
 
 def _is_config_name(text: str) -> bool:

@@ -43,12 +43,15 @@ class Console:
         self._out = _Stream(stream or sys.stderr)
         self._live = self._out.isatty() and os.environ.get("TERM") != "dumb"
         self._progress: Progress | None = None
+        self._is_busy = False
 
     def headline(self, text: str) -> None:
         """Say what is going on now: `loading the transformer`. A line of its own."""
         if not self.enabled:
             return
         with self._bar_hidden():
+            if self._live and self._is_busy:
+                self._out.write("\r\033[K")  # the ticker's line, which it writes anew below
             self._out.line(text)
 
     def result(self, text: str) -> None:
@@ -107,9 +110,11 @@ class Console:
             if not self._live:
                 self._out.line(f"{doing} ({note}) ..." if note else f"{doing} ...")
             ticker = self._start_ticker(doing, note, start)
+            self._is_busy = True
             try:
                 yield
             finally:
+                self._is_busy = False
                 _stop_ticker(ticker)
             self._out.line(f"{done} in {duration(time.monotonic() - start)}")
 

@@ -46,6 +46,7 @@ from launcher.plugin_checks import (
     implementations,
     mistakes,
 )
+from launcher.trace import Trace
 from launcher.training.errors import UserError, refuse
 
 __all__ = [
@@ -84,6 +85,13 @@ class FunctionInfo:
     file: str
     line: int
 
+    def place(self, hook: str) -> str:
+        """Plugin, file and line, and the function where it is not called like the hook."""
+        place = f"{display_path(self.file)}:{self.line}"
+        if not place.startswith(f"{self.plugin}:"):
+            place = f"{self.plugin}  {place}"
+        return place if self.function == hook else f"{place} ({self.function})"
+
 
 @dataclass(frozen=True)
 class HookInfo:
@@ -111,13 +119,14 @@ class HookInfo:
     wrappers: tuple[FunctionInfo, ...]
 
 
-def load(recipe: str, variants: Sequence[str] = ()) -> Plugins:
+def load(recipe: str, variants: Sequence[str] = (), trace: Trace | None = None) -> Plugins:
     """Load and check the plugins of a run.
 
     Args:
         recipe: name of an installed recipe; no other recipe is imported.
         variants: in order; paths that end in .py, relative to the working directory, or names of
             installed variants. See `locate` for what a YAML file names.
+        trace: is told of every call.
 
     Raises:
         UserError: a plugin does not exist, or something in it is wrong. All mistakes in all
@@ -132,7 +141,7 @@ def load(recipe: str, variants: Sequence[str] = ()) -> Plugins:
         *(_file(f) if _is_path(f) else _installed(variant_entry(f), "variant") for f in files),
     ]
     _check_distinct(loaded)
-    plugins = Plugins(loaded)
+    plugins = Plugins(loaded, trace)
     plugins.require_owners()
     return plugins
 
@@ -195,7 +204,7 @@ class Plugins:
 
     hook: SimpleNamespace
 
-    def __init__(self, plugins: Sequence[Plugin]) -> None:
+    def __init__(self, plugins: Sequence[Plugin], trace: Trace | None = None) -> None:
         problems = [problem for plugin in plugins for problem in mistakes(plugin)]
         self._plugins = plugins
         self._found = [impl for plugin in plugins for impl in implementations(plugin)]
@@ -204,10 +213,14 @@ class Plugins:
 
         self._manager = pluggy.PluginManager(PROJECT_NAME)
         self._manager.add_hookspecs(specs)
-        self._holders = {impl: _holder(impl.name, impl.function) for impl in self._found}
+        self._holders = {impl: _holder(impl.name, _called(impl, trace)) for impl in self._found}
         for number, holder in enumerate(self._holders.values()):
             self._manager.register(holder, name=f"{number} {holder.__name__}")
-        self.hook = SimpleNamespace(**dict(self._callers()))
+        callers = dict(self._callers())
+        if trace is not None:
+            unanswered = callers.keys() - {impl.hook for impl in self._found}
+            callers.update((name, trace.unanswered(callers[name], name)) for name in unanswered)
+        self.hook = SimpleNamespace(**callers)
 
     @property
     def recipe(self) -> str:
@@ -506,6 +519,14 @@ def _check_distinct(plugins: Sequence[Plugin]) -> None:
 
 def _is_path(variant: str) -> bool:
     return variant.endswith(".py") or os.sep in variant
+
+
+def _called(impl: Implementation, trace: Trace | None) -> Caller:
+    """The function that is called for an implementation: without a trace, its own."""
+    if trace is None:
+        return impl.function
+    place = _info(impl).place(impl.hook)
+    return trace.around(impl.function, impl.hook, place, impl.is_wrapper)
 
 
 def _holder(name: str, function: Caller) -> ModuleType:

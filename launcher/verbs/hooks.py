@@ -8,7 +8,7 @@ from launcher.arguments import add_plugin_options, new_parser, parse, refuse_res
 from launcher.choice import choose
 
 if TYPE_CHECKING:
-    from launcher.plugins import FunctionInfo, HookInfo
+    from launcher.plugins import HookInfo
 
 
 def hooks(argv: list[str]) -> None:
@@ -48,19 +48,9 @@ def _describe(info: HookInfo) -> str:
     lines = [f"{info.name}({', '.join(info.arguments)})".ljust(56) + info.kind]
     lines.append(f"    {info.summary}")
     verb = {"owned": "owner", "merged": "answered by", "observed": "told"}[info.kind]
-    rows = [(verb, _place(function, info.name)) for function in info.implementations]
+    rows = [(verb, function.place(info.name)) for function in info.implementations]
     if info.kind == "owned" and info.owner is None:
         rows.append((verb, "none: a recipe must answer it"))
-    rows += [("instead of", _place(function, info.name)) for function in info.shadowed]
-    rows += [("wrapped by", _place(function, info.name)) for function in info.wrappers]
+    rows += [("instead of", function.place(info.name)) for function in info.shadowed]
+    rows += [("wrapped by", function.place(info.name)) for function in info.wrappers]
     return "\n".join([*lines, *(f"    {label:<13}{place}" for label, place in rows)])
-
-
-def _place(function: FunctionInfo, hook: str) -> str:
-    """Plugin, file and line, and the function where it is not called like the hook."""
-    from launcher.plugin_checks import display_path
-
-    place = f"{display_path(function.file)}:{function.line}"
-    if not place.startswith(f"{function.plugin}:"):
-        place = f"{function.plugin}  {place}"
-    return place if function.function == hook else f"{place} ({function.function})"

@@ -21,15 +21,24 @@ def run(argv: list[str]) -> None:
     settings = read_settings(parser, rest)
 
     from launcher import config
+    from launcher.console import Console
+    from launcher.sections import SECTIONS
+    from launcher.trace import Trace
 
     overrides = config.read_overrides(settings)
-    plugins, sources = choose(options)
+    console = Console()
+    trace = Trace(console.headline) if options.trace else None
+    plugins, sources = choose(options, trace)
+    try:
+        resolved = config.resolve(plugins.sections(SECTIONS), [*sources, overrides])
+        if options.dry_run:
+            from launcher.dry_run import dry_run
 
-    from launcher.sections import SECTIONS
+            dry_run(plugins, resolved, console)
+        else:
+            from launcher import pipeline
 
-    resolved = config.resolve(plugins.sections(SECTIONS), [*sources, overrides])
-
-    from launcher import pipeline
-    from launcher.console import Console
-
-    pipeline.run(plugins, resolved, argv, Console())
+            pipeline.run(plugins, resolved, argv, console)
+    finally:
+        if trace is not None:
+            trace.close()

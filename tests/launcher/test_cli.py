@@ -253,7 +253,7 @@ def test_a_setting_may_be_empty(started):
     [
         (["recipe"], "there is no verb `recipe`; did you mean `recipes`?"),
         (["hook", "--recipe", "fence"], "there is no verb `hook`; did you mean `hooks`?"),
-        (["train"], "The verbs are run, recipes, hooks; `launcher --help`"),
+        (["train"], "The verbs are run, recipes, hooks, config, cp; `launcher --help`"),
         (["fence"], "there is no verb `fence`; did you mean `--recipe fence`?"),
         (["--recipe"], "expected one argument. `launcher run --help` shows the options."),
         (["hooks", "train.seed=1"], "`launcher hooks` does not take `train.seed=1`"),

@@ -1,0 +1,75 @@
+"""What a run would be, found out without loading a weight or writing a file.
+
+launcher --recipe flux_controlnet --config my_run.yaml --dry-run
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from hooks.types import Config, Dist
+from launcher.pipeline import check
+from launcher.plugin_checks import display_path
+from launcher.schedule import Schedule
+
+if TYPE_CHECKING:
+    from launcher.config import Resolved
+    from launcher.console import Console
+    from launcher.plugins import HookInfo, Plugins
+
+
+def dry_run(plugins: Plugins, resolved: Resolved, console: Console) -> None:
+    """Do what a run does before it loads weights, and print a summary.
+
+    The device is not looked for, so that a run can be checked where there is none.
+
+    Raises:
+        UserError: what is wrong with the configuration, the files it names, or the data set.
+    """
+    from launcher.training import precision
+
+    config, hook, dist = resolved.config, plugins.hook, Dist()
+    check(config, hook)
+    if config.runtime.device != "auto":
+        precision.check(config.precision.mixed_precision, config.runtime.device)
+    dataset = hook.build_dataset(config=config, dist=dist)
+    schedule = Schedule(config.train, len(dataset), dist)
+    for label, text in _summary(plugins, config, len(dataset), schedule):
+        console.result(f"{label:<20}{text}")
+    console.result("\nNo mistake found. No weight was loaded, nothing was written.")
+
+
+def _summary(
+    plugins: Plugins, config: Config, samples: int, schedule: Schedule
+) -> Iterator[tuple[str, str]]:
+    train = config.train
+    yield "recipe", plugins.recipe
+    for variant in plugins.variants:
+        yield "plugin", display_path(variant)
+    label = "answered by others"
+    for info in plugins.describe():
+        for text in _not_the_recipe(info, plugins.recipe):
+            yield label, f"{info.name:<20} {text}"
+            label = ""
+    yield "data set", f"{samples} samples"
+    yield (
+        "batch",
+        f"{schedule.global_batch} samples a step: train_batch_size {train.train_batch_size}, "
+        f"gradient_accumulation_steps {train.gradient_accumulation_steps}",
+    )
+    epochs = schedule.total_steps * schedule.global_batch / samples
+    yield "steps", f"{schedule.total_steps}, which is {epochs:.3g} epochs"
+    yield "precision", config.precision.mixed_precision
+    yield "device", f"{config.runtime.device} (not looked for)"
+    yield "output_dir", f"{os.path.abspath(os.path.expanduser(train.output_dir))} (not made)"
+
+
+def _not_the_recipe(info: HookInfo, recipe: str) -> Iterator[str]:
+    """Who answers or wraps a hook, unless it is the recipe itself."""
+    for function in info.implementations:
+        if function.plugin != recipe:
+            yield function.place(info.name)
+    for function in info.wrappers:
+        yield f"wrapped by {function.place(info.name)}"
