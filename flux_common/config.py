@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from flux_common.flow_matching import WeightingScheme
 from launcher.training.options import option
@@ -26,6 +27,9 @@ class ModelSection:
 @dataclass(frozen=True)
 class DataSection:
     """`data`: images and captions."""
+
+    #: The options that say where the data are, of which one is given.
+    sources: ClassVar[tuple[str, ...]] = ("dataset_name", "jsonl_for_train")
 
     dataset_name: str | None = option(
         None, ask=True, help="folder with metadata.jsonl, Parquet or Arrow files, or a hub name"
@@ -55,11 +59,25 @@ class DataSection:
                 f"data.resolution is {self.resolution}; the VAE and the 2x2 packing need "
                 f"multiples of 16, such as {near}"
             )
-        if (self.dataset_name is None) == (self.jsonl_for_train is None):
-            given = "neither is" if self.dataset_name is None else "both are"
+        given = [name for name in self.sources if getattr(self, name) is not None]
+        if len(given) != 1:
+            two = len(self.sources) == 2
+            some = "both are" if two else f"{' and '.join(given)} are"
+            none = "neither is" if two else "none is"
+            *names, last = (f"data.{name}" for name in self.sources)
             yield (
-                f"exactly one of data.dataset_name and data.jsonl_for_train is needed; {given} set"
+                f"exactly one of {', '.join(names)} and {last} is needed; "
+                f"{some if given else none} set"
             )
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """The arguments of `launcher.training.tables.open_table`."""
+        names = (
+            "dataset_name", "dataset_config_name", "jsonl_for_train", "cache_dir",
+            "max_train_samples",
+        )  # fmt: skip
+        return {name: getattr(self, name) for name in names}
 
     @property
     def size(self) -> tuple[int, int]:
@@ -98,6 +116,24 @@ class LossSection:
                     f"loss.{name} is {value}, which only the scheme {scheme} uses; "
                     f"loss.weighting_scheme is {self.weighting_scheme}"
                 )
+
+    @property
+    def density(self) -> dict[str, Any]:
+        """The arguments of `flux_common.collate.Timesteps`."""
+        return {name: getattr(self, name) for name in ("weighting_scheme", *_SHAPES)}
+
+
+def network_inputs(data: DataSection, loss: LossSection, mixed_precision: str) -> dict[str, Any]:
+    """The arguments of `flux_common.velocity.NetworkCall`."""
+    from launcher.training.precision import dtype_of
+
+    height, width = data.size
+    return {
+        "size": (height // 16, width // 16),
+        "text_length": data.max_sequence_length,
+        "guidance_scale": loss.guidance_scale,
+        "dtype": dtype_of(mixed_precision),
+    }
 
 
 #: Options that shape the density of one scheme.

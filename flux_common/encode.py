@@ -1,7 +1,8 @@
 """Encode captions and images once, into a cache.
 
-Keys: `text/<caption>` holds `prompt_embeds` and `pooled_prompt_embeds`; `<column>/<sample>`
-holds `moments`; `vae` holds the shift and scale that sampled latents need.
+Keys: `text/<caption>` holds `prompt_embeds` and `pooled_prompt_embeds` (or, where CLIP is
+trained, `clip_input_ids`); `<column>/<sample>` holds `moments`; `vae` holds the shift and scale
+that sampled latents need.
 """
 
 from __future__ import annotations
@@ -35,12 +36,16 @@ def encode_captions(
     """Put the embeddings of every distinct caption into the cache.
 
     Args:
-        models: holds `tokenizer`, `tokenizer_2`, `text_encoder`, `text_encoder_2`.
+        models: holds `tokenizer`, `tokenizer_2`, `text_encoder_2` and perhaps `text_encoder`.
         captions: may repeat.
         max_sequence_length: T5 tokens per caption.
         cache: gains, per caption, float32 `prompt_embeds [T, d_model]` and
-            `pooled_prompt_embeds [hidden_size]`.
+            `pooled_prompt_embeds [hidden_size]`; without `text_encoder`, which then runs in the
+            training step, int32 `clip_input_ids [77]` in the latter's place.
     """
+    import numpy as np
+
+    with_clip = "text_encoder" in models
     missing = [c for c in dict.fromkeys(captions) if text_key(c) not in cache]
     clip_length = models["tokenizer"].model_max_length
 
@@ -48,11 +53,13 @@ def encode_captions(
         t5_ids = tokenize(models["tokenizer_2"], batch, max_sequence_length)
         clip_ids = tokenize(models["tokenizer"], batch, clip_length)
         prompt_embeds = encode_t5(models["text_encoder_2"], t5_ids)
+        if not with_clip:
+            return prompt_embeds, clip_ids.astype(np.int32)
         return prompt_embeds, encode_clip(models["text_encoder"], clip_ids)
 
-    for caption, prompt_embeds, pooled in _in_batches(missing, encode):
-        arrays = {"prompt_embeds": prompt_embeds, "pooled_prompt_embeds": pooled}
-        cache.put(text_key(caption), arrays)
+    names = ("prompt_embeds", "pooled_prompt_embeds" if with_clip else "clip_input_ids")
+    for caption, *arrays in _in_batches(missing, encode):
+        cache.put(text_key(caption), dict(zip(names, arrays, strict=True)))
 
 
 def encode_images(

@@ -33,6 +33,31 @@ _SURPLUS = {
 }
 
 
+def load_encoders(
+    pretrained_model_name_or_path: str,
+    *,
+    revision: str | None = None,
+    variant: str | None = None,
+    with_clip: bool = True,
+) -> dict[str, Any]:
+    """Load what encodes a data set, by part: tokenizers, text encoders, VAE.
+
+    Args:
+        with_clip: False leaves out `text_encoder`, where CLIP runs in the training step.
+
+    Raises:
+        UserError: as `load_transformer`.
+    """
+    path, options = pretrained_model_name_or_path, dict(revision=revision, variant=variant)
+    tokenizer, tokenizer_2 = load_tokenizers(path, revision=revision)
+    parts = {"tokenizer": tokenizer, "tokenizer_2": tokenizer_2}
+    if with_clip:
+        parts["text_encoder"] = load_text_encoder(path, **options)
+    parts["text_encoder_2"] = load_text_encoder_2(path, **options)
+    parts["vae"] = load_vae(path, **options)
+    return parts
+
+
 def load_tokenizers(
     pretrained_model_name_or_path: str, *, revision: str | None = None
 ) -> tuple[Any, Any]:
@@ -66,14 +91,37 @@ def load_text_encoders(
     Raises:
         UserError: as `load_transformer`.
     """
-    parts = ["text_encoder", "text_encoder_2"]
-    folder = _folder(pretrained_model_name_or_path, parts, revision, variant)
+    options = dict(revision=revision, variant=variant)
+    clip = load_text_encoder(pretrained_model_name_or_path, **options)
+    return clip, load_text_encoder_2(pretrained_model_name_or_path, **options)
+
+
+def load_text_encoder(
+    pretrained_model_name_or_path: str, *, revision: str | None = None, variant: str | None = None
+) -> nn.Cell:
+    """Load CLIP's text model (`text_encoder`).
+
+    Raises:
+        UserError: as `load_transformer`.
+    """
+    folder = _folder(pretrained_model_name_or_path, ["text_encoder"], revision, variant)
     with quiet():
-        from mindone.transformers import CLIPTextModel, T5EncoderModel
-    return (
-        load_model(CLIPTextModel, folder / "text_encoder", variant),
-        load_model(T5EncoderModel, folder / "text_encoder_2", variant),
-    )
+        from mindone.transformers import CLIPTextModel
+    return load_model(CLIPTextModel, folder / "text_encoder", variant)
+
+
+def load_text_encoder_2(
+    pretrained_model_name_or_path: str, *, revision: str | None = None, variant: str | None = None
+) -> nn.Cell:
+    """Load T5's encoder (`text_encoder_2`).
+
+    Raises:
+        UserError: as `load_transformer`.
+    """
+    folder = _folder(pretrained_model_name_or_path, ["text_encoder_2"], revision, variant)
+    with quiet():
+        from mindone.transformers import T5EncoderModel
+    return load_model(T5EncoderModel, folder / "text_encoder_2", variant)
 
 
 def load_vae(

@@ -5,7 +5,8 @@
 Reads configuration files and the headers of safetensors files, a few kilobytes in all, and
 imports no framework. What it finds are the mistakes that otherwise show minutes later, or never:
 a missing or truncated file, weights of another architecture, parts that do not fit each other.
-Names on the hub are left alone here; `locate` downloads them, and then the same checks apply.
+Of names on the hub, the configuration files are fetched and checked; `locate` downloads the rest
+later, and then the same checks apply.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ def problems(
     """Look for what would keep a pipeline from being loaded and trained.
 
     Args:
-        path: a folder, or a name on the hub (for which nothing is checked but its form).
+        path: a folder, or a name on the hub, of which the configuration files are fetched and
+            checked.
         parts: the subfolders that are needed, of `PARTS`; they are also checked against each
             other.
         revision, variant: as they will be given to the loading functions.
@@ -64,12 +66,20 @@ def problems(
         Problems, each in sentences with the way out; empty if there are none.
     """
     if not is_local(path):
-        return []
+        return _hub_problems(path, list(parts), revision)
+    try:
+        return _local_problems(path, list(parts), revision, variant, option)
+    except PermissionError as error:
+        return [f"{option} is {path!r}, of which this user may not read {error.filename}."]
+
+
+def _local_problems(
+    path: str, parts: list[str], revision: str | None, variant: str | None, option: str
+) -> list[str]:
     wrong = folder_problem(path, option, "a FLUX.1 pipeline in diffusers' layout")
     if wrong is not None:
         return [wrong]
     folder = Path(path).expanduser()
-    parts = list(parts)
     wrong = _layout_problem(folder, option) or _pipeline_class_problem(folder)
     if wrong is not None:
         return [wrong]
@@ -98,6 +108,27 @@ def problems(
             configs[part] = config
     found += _misfits(folder, configs)
     return found
+
+
+def _hub_problems(name: str, parts: list[str], revision: str | None) -> list[str]:
+    """What the configuration files on the hub tell; the weights come later, and are checked then."""
+    try:
+        folder = locate(name, parts, revision, weights=False)
+    except UserError as error:
+        return [str(error)]
+    wrong = _pipeline_class_problem(folder)
+    if wrong is not None:
+        return [wrong]
+    found: list[str] = []
+    configs: dict[str, Mapping[str, Any]] = {}
+    for part in parts:
+        if part not in MODELS:
+            continue
+        wrongs, config = config_problems(folder / part, MODELS[part])
+        found += wrongs
+        if config is not None:
+            configs[part] = config
+    return found + _misfits(folder, configs)
 
 
 def _layout_problem(folder: Path, option: str) -> str | None:
@@ -184,10 +215,11 @@ def folder_problem(path: str, option: str, what: str) -> str | None:
         if _is_checkpoint(folder):
             return f"{option} is {path!r}, a single file. Give the folder of {what}. {_SINGLE_FILE}"
         return f"{option} is {path!r}, a file. Give the folder of {what}."
-    if "/" in path:
-        there = f"there is no folder {path!r}"
-    else:
-        there = f"there is no folder {path!r} here, and names on the hub have the form org/name"
+    there = f"there is no folder {path!r}"
+    if not folder.is_absolute():
+        there += f" in {os.getcwd()}, where the launcher was started"
+    if "/" not in path:
+        there += ", and names on the hub have the form org/name"
     return f"{option}: {there}.{_nearby(folder)} Give the folder of {what}, or its hub name."
 
 
@@ -226,6 +258,8 @@ def locate(
     parts: Sequence[str] | None,
     revision: str | None = None,
     variant: str | None = None,
+    *,
+    weights: bool = True,
 ) -> Path:
     """The local folder of a pipeline; what is on the hub is downloaded into the hub's cache.
 
@@ -234,6 +268,7 @@ def locate(
         parts: the subfolders needed; None for a model that lies at the top of its repository.
         revision: branch, tag or commit on the hub.
         variant: only the weights of this variant are downloaded; None: those without one.
+        weights: False downloads the configuration and the tokenizers only.
 
     Raises:
         UserError: the hub cannot be reached, has no such repository or revision, or wants a
@@ -246,14 +281,14 @@ def locate(
     where = [f"{part}/" for part in parts] if parts is not None else [""]
     label = f".{variant}" if variant else ""
     # A dot before the end marks a variant: model.fp16.safetensors.
-    weights = [f"*{label}.safetensors", f"*{label}-*-of-*.safetensors"]
+    wanted = [f"*{label}.safetensors", f"*{label}-*-of-*.safetensors"] if weights else []
     others = ["*.json", "*.txt", "*.model"] if parts is not None else ["*.json"]
     try:
         return Path(
             snapshot_download(
                 name_or_path,
                 revision=revision,
-                allow_patterns=[w + pattern for w in where for pattern in (*weights, *others)],
+                allow_patterns=[w + pattern for w in where for pattern in (*wanted, *others)],
                 ignore_patterns=[] if variant else [w + "*.*.safetensors" for w in where],
             )
         )
@@ -408,6 +443,22 @@ def model_problems(
     """Check one model's folder.
 
     Returns:
+        The problems, and the configuration as `config_problems`.
+    """
+    found, config = config_problems(folder, model)
+    if config is None:
+        return found, None
+    try:
+        tensors = _tensors(folder, variant)
+    except UserError as error:
+        return [*found, str(error)], config
+    return found + _weight_problems(folder, model, config, tensors), config
+
+
+def config_problems(folder: Path, model: Model) -> tuple[list[str], Mapping[str, Any] | None]:
+    """Check a model's config.json.
+
+    Returns:
         The problems, and the configuration with the class's defaults filled in; None for it if
         it cannot be read or is another architecture's.
     """
@@ -446,12 +497,7 @@ def model_problems(
         found += _vae_config_problems(file, config)
         if found:
             return found, None
-
-    try:
-        tensors = _tensors(folder, variant)
-    except UserError as error:
-        return [*found, str(error)], config
-    return found + _weight_problems(folder, model, config, tensors), config
+    return found, config
 
 
 def _class_problem(file: Path, stored: Mapping[str, Any], model: Model) -> str | None:

@@ -24,19 +24,6 @@ class ControlNetModelSection(ModelSection):
         4, ge=0, help="single-stream blocks of a ControlNet made from the transformer"
     )
 
-    def problems(self) -> Iterable[str]:
-        """Options that have no effect on a ControlNet that is loaded."""
-        if self.controlnet_model_name_or_path is None:
-            return
-        for name in ("num_double_layers", "num_single_layers"):
-            layers = getattr(self, name)
-            if layers != getattr(type(self), name):
-                yield (
-                    f"model.{name} is {layers}, but the ControlNet is loaded from "
-                    f"{self.controlnet_model_name_or_path} with the layers it has; leave "
-                    f"model.{name} out"
-                )
-
 
 @dataclass(frozen=True)
 class ControlNetDataSection(DataSection):

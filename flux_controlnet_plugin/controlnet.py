@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from flux_common import loading, pipeline_folder
-from launcher.training import atomic, safetensors_files
+from flux_common.export import as_float32, write_parameters
+from launcher.training import atomic
 from launcher.training.errors import UserError
 
 if TYPE_CHECKING:
-    import numpy as np
     from mindspore import nn
 
 #: What a ControlNet and the transformer it steers must have in common: its outputs are added to
@@ -41,33 +41,43 @@ def controlnet_problems(
     pretrained_model_name_or_path: str,
     controlnet_model_name_or_path: str | None = None,
     *,
-    num_double_layers: int,
-    num_single_layers: int,
-    variant: str | None = None,
+    num_double_layers: int | None,
+    num_single_layers: int | None,
+    revision: str | None = None,
 ) -> list[str]:
     """Look for what would keep a ControlNet from being loaded or made, without loading anything.
 
-    Only local folders are read; what is on the hub is checked when it is loaded. Problems of the
-    pipeline itself are left to `pipeline_folder.problems`.
+    Of what is on the hub, the configuration files are fetched. Problems of the pipeline itself are
+    left to `pipeline_folder.problems`.
 
     Args:
         pretrained_model_name_or_path: the pipeline.
-        controlnet_model_name_or_path: the ControlNet's own folder; None if one is made from the
-            transformer with the given numbers of layers.
-        num_double_layers, num_single_layers: used only for a ControlNet that is made.
-        variant: of the ControlNet's weight files.
+        controlnet_model_name_or_path: the ControlNet's own folder or hub name; None if one is made
+            from the transformer with the given numbers of layers.
+        num_double_layers, num_single_layers: of a ControlNet that is made; of one that is loaded,
+            those it is expected to have, None if none in particular.
+        revision: of the pipeline.
 
     Returns:
         Problems in sentences, with the way out.
     """
-    transformer = _transformer_config(pretrained_model_name_or_path)
+    transformer = _transformer_config(pretrained_model_name_or_path, revision)
     if controlnet_model_name_or_path is None:
+        assert num_double_layers is not None and num_single_layers is not None
         return _layer_problems(transformer, num_double_layers, num_single_layers)
-    if not pipeline_folder.is_local(controlnet_model_name_or_path):
-        return []
-    problems, config = _folder_problems(Path(controlnet_model_name_or_path).expanduser(), variant)
+    if pipeline_folder.is_local(controlnet_model_name_or_path):
+        problems, config = _folder_problems(Path(controlnet_model_name_or_path).expanduser(), None)
+    else:
+        try:
+            folder = pipeline_folder.locate(controlnet_model_name_or_path, None, weights=False)
+        except UserError as error:
+            return [str(error)]
+        problems, config = pipeline_folder.config_problems(folder, pipeline_folder.CONTROLNET)
     if config is not None:
         problems += _fit_problems(controlnet_model_name_or_path, config, transformer)
+        problems += _other_layers(
+            controlnet_model_name_or_path, config, num_double_layers, num_single_layers
+        )
     return problems
 
 
@@ -142,7 +152,7 @@ def controlnet_from_transformer(
         if name.startswith(("controlnet_blocks.", "controlnet_single_blocks.", "controlnet_x_")):
             value = np.zeros(parameter.shape, np.float32)
         else:
-            value = _as_float32(sources[name])
+            value = as_float32(sources[name])
         assert value.shape == tuple(parameter.shape), (name, value.shape, parameter.shape)
         parameter.set_data(ms.Tensor(value))
     return controlnet
@@ -164,21 +174,24 @@ def export_controlnet(
     Returns:
         The two files.
     """
-    parameters = loading.file_names(controlnet)
-    tensors = {
-        name: safetensors_files.TensorInfo(_file_dtype(p, dtype), tuple(p.shape))
-        for name, p in sorted(parameters.items())
-    }
     target = Path(directory) / EXPORT_FOLDER
     with atomic.folder(target, replace=True) as work:
         (work / CONFIG_FILE).write_text(json.dumps(_export_config(controlnet), indent=2) + "\n")
-        safetensors_files.write(
-            work / WEIGHTS_FILE,
-            tensors,
-            lambda name: _as_file_dtype(_as_float32(parameters[name]), tensors[name].dtype),
-            metadata={"format": "pt"},
-        )
+        write_parameters(work / WEIGHTS_FILE, loading.file_names(controlnet), dtype=dtype)
     return [target / CONFIG_FILE, target / WEIGHTS_FILE]
+
+
+def export_problems(output_dir: str) -> list[str]:
+    """What `export_controlnet` would replace, although it is nobody's weights."""
+    target = Path(output_dir).expanduser() / EXPORT_FOLDER
+    # A folder with weights in it is one of a run, which the launcher refuses by itself.
+    if not target.is_dir() or (target / WEIGHTS_FILE).exists() or not any(target.iterdir()):
+        return []
+    return [
+        f"train.output_dir {output_dir!r} has a folder {EXPORT_FOLDER} with files in it, which is "
+        f"where this run would write its weights. Choose another train.output_dir, or move the "
+        f"folder away."
+    ]
 
 
 def _export_config(controlnet: Any) -> dict[str, Any]:
@@ -192,13 +205,18 @@ def _export_config(controlnet: Any) -> dict[str, Any]:
     return config | {name: controlnet.config[name] for name in sorted(arguments)}
 
 
-def _transformer_config(pretrained_model_name_or_path: str) -> Mapping[str, Any] | None:
-    """The configuration of a local pipeline's transformer; None where it cannot be told."""
-    folder = Path(pretrained_model_name_or_path).expanduser() / "transformer"
-    if not folder.is_dir():
+def _transformer_config(
+    pretrained_model_name_or_path: str, revision: str | None
+) -> Mapping[str, Any] | None:
+    """The configuration of a pipeline's transformer; None where it cannot be told."""
+    try:
+        pipeline = pipeline_folder.locate(
+            pretrained_model_name_or_path, ["transformer"], revision, weights=False
+        )
+    except UserError:
         return None
     model = pipeline_folder.MODELS["transformer"]
-    return pipeline_folder.model_problems(folder, model, None)[1]
+    return pipeline_folder.config_problems(pipeline / "transformer", model)[1]
 
 
 def _folder_problems(
@@ -222,6 +240,11 @@ def _folder_problems(
                 f"{_OPTION} is {str(folder)!r}, which is a whole pipeline, not a ControlNet. Give "
                 f"the folder of a ControlNet, or leave the option out to make one from the "
                 f"transformer."
+            ], None
+        if not any(folder.glob("*.safetensors")):
+            return [
+                f"{_OPTION} is {str(folder)!r}, which holds no ControlNet: there is neither a "
+                f"config.json nor a safetensors file. Give the folder of one in diffusers' layout."
             ], None
     return pipeline_folder.model_problems(folder, pipeline_folder.CONTROLNET, variant)
 
@@ -268,6 +291,22 @@ def _fit_problems(
     return problems
 
 
+def _other_layers(
+    name: str, config: Mapping[str, Any], double: int | None, single: int | None
+) -> list[str]:
+    """Numbers of layers that were asked for and are not those of the ControlNet that is loaded."""
+    return [
+        f"model.num_{kind}_layers is {wanted}, but the ControlNet {name} has {config[key]} {kind} "
+        f"layers, and is trained with those. Leave model.num_{kind}_layers out, or set it to "
+        f"{config[key]}."
+        for kind, key, wanted in (
+            ("double", "num_layers", double),
+            ("single", "num_single_layers", single),
+        )
+        if wanted is not None and wanted != config[key]
+    ]
+
+
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, (list, tuple)) else value
 
@@ -289,25 +328,3 @@ def _layer_problems(transformer: Mapping[str, Any] | None, double: int, single: 
                 f"less."
             )
     return problems
-
-
-def _as_float32(parameter: Any) -> np.ndarray[Any, Any]:
-    import mindspore as ms
-
-    return parameter.value().astype(ms.float32).asnumpy()
-
-
-_FILE_DTYPES = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}
-
-
-def _file_dtype(parameter: Any, dtype: str | None) -> str:
-    if dtype is not None:
-        return _FILE_DTYPES[dtype]
-    return {"Float32": "F32", "BFloat16": "BF16", "Float16": "F16"}[str(parameter.dtype)]
-
-
-def _as_file_dtype(value: np.ndarray[Any, Any], dtype: str) -> np.ndarray[Any, Any]:
-    import ml_dtypes
-    import numpy as np
-
-    return value.astype({"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}[dtype])

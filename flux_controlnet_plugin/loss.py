@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import mindspore as ms
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, nn
 
-from flux_common.latents import image_ids, text_ids
+from flux_common.velocity import NetworkCall, add_noise, weighted_error
 
 
 class FluxControlNetLoss(nn.Cell):
@@ -21,30 +20,16 @@ class FluxControlNetLoss(nn.Cell):
     Args:
         controlnet: a `FluxControlNetModel`; trained.
         transformer: a `FluxTransformer2DModel`; frozen, but gradients pass through it.
-        size: (height, width) of the packed latents: a sixteenth of the image's.
-        text_length: T5 tokens per caption.
-        guidance_scale: what a guidance-distilled model is told; networks without guidance
-            embedding are told nothing.
-        dtype: what the networks compute in; their inputs are cast to it.
+        inputs: `size`, `text_length`, `guidance_scale` and `dtype`, see
+            `flux_common.velocity.NetworkCall`.
     """
 
-    def __init__(
-        self,
-        controlnet: Any,
-        transformer: Any,
-        *,
-        size: tuple[int, int],
-        text_length: int,
-        guidance_scale: float,
-        dtype: Any,
-    ) -> None:
+    def __init__(self, controlnet: Any, transformer: Any, **inputs: Any) -> None:
         super().__init__()
         self.controlnet = controlnet
         self.transformer = transformer
-        self.dtype = dtype
-        self.image_ids = Tensor(image_ids(*size))
-        self.text_ids = Tensor(text_ids(text_length))
-        self.guidance = Tensor([guidance_scale], ms.float32)
+        self.network_call = NetworkCall(**inputs)
+        self.dtype = inputs["dtype"]
         self.controlnet_takes_guidance = controlnet.config.guidance_embeds
         self.transformer_takes_guidance = transformer.config.guidance_embeds
 
@@ -72,13 +57,11 @@ class FluxControlNetLoss(nn.Cell):
         Returns:
             float32 scalar.
         """
-        sigmas = sigmas.reshape((-1, 1, 1))
-        noisy_latents = (1 - sigmas) * latents + sigmas * noise
+        noisy = add_noise(latents, noise, sigmas)
         prediction = self.predict(
-            noisy_latents, control_latents, timesteps, prompt_embeds, pooled_prompt_embeds
+            noisy, control_latents, timesteps, prompt_embeds, pooled_prompt_embeds
         )
-        error = prediction.astype(ms.float32) - (noise - latents)
-        return (weights.reshape((-1, 1, 1)) * ops.square(error)).mean()
+        return weighted_error(prediction, latents, noise, weights)
 
     def predict(
         self,
@@ -89,34 +72,24 @@ class FluxControlNetLoss(nn.Cell):
         pooled_prompt_embeds: Tensor,
     ) -> Tensor:
         """The velocity `[B, L, C]`; with `control_latents` None, the base model's own."""
-        noisy_latents = noisy_latents.astype(self.dtype)
-        prompt_embeds = prompt_embeds.astype(self.dtype)
-        pooled_prompt_embeds = pooled_prompt_embeds.astype(self.dtype)
-        guidance = ops.tile(self.guidance, (noisy_latents.shape[0],))
-        timesteps = timesteps / 1000  # the networks multiply by 1000 again
-
-        block_samples, single_block_samples = None, None
+        samples, single_samples = None, None
         if control_latents is not None:
-            block_samples, single_block_samples = self.controlnet(
-                hidden_states=noisy_latents,
+            samples, single_samples = self.network_call(
+                self.controlnet,
+                self.controlnet_takes_guidance,
+                noisy_latents,
+                timesteps,
+                prompt_embeds,
+                pooled_prompt_embeds,
                 controlnet_cond=control_latents.astype(self.dtype),
-                timestep=timesteps,
-                guidance=guidance if self.controlnet_takes_guidance else None,
-                pooled_projections=pooled_prompt_embeds,
-                encoder_hidden_states=prompt_embeds,
-                txt_ids=self.text_ids,
-                img_ids=self.image_ids,
-                return_dict=False,
             )
-        return self.transformer(
-            hidden_states=noisy_latents,
-            timestep=timesteps,
-            guidance=guidance if self.transformer_takes_guidance else None,
-            pooled_projections=pooled_prompt_embeds,
-            encoder_hidden_states=prompt_embeds,
-            controlnet_block_samples=block_samples,
-            controlnet_single_block_samples=single_block_samples,
-            txt_ids=self.text_ids,
-            img_ids=self.image_ids,
-            return_dict=False,
+        return self.network_call(
+            self.transformer,
+            self.transformer_takes_guidance,
+            noisy_latents,
+            timesteps,
+            prompt_embeds,
+            pooled_prompt_embeds,
+            controlnet_block_samples=samples,
+            controlnet_single_block_samples=single_samples,
         )[0]

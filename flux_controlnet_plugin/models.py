@@ -10,17 +10,9 @@ from flux_controlnet_plugin.config import ControlNetModelSection
 
 def build_encoders(section: ControlNetModelSection) -> dict[str, Any]:
     """What encodes the data set: tokenizers, text encoders, VAE."""
-    path = section.pretrained_model_name_or_path
-    version = dict(revision=section.revision, variant=section.variant)
-    tokenizer, tokenizer_2 = loading.load_tokenizers(path, revision=section.revision)
-    text_encoder, text_encoder_2 = loading.load_text_encoders(path, **version)
-    return {
-        "tokenizer": tokenizer,
-        "tokenizer_2": tokenizer_2,
-        "text_encoder": text_encoder,
-        "text_encoder_2": text_encoder_2,
-        "vae": loading.load_vae(path, **version),
-    }
+    return loading.load_encoders(
+        section.pretrained_model_name_or_path, revision=section.revision, variant=section.variant
+    )
 
 
 def build_networks(section: ControlNetModelSection) -> dict[str, Any]:
@@ -51,6 +43,10 @@ def problems(section: ControlNetModelSection) -> list[str]:
     """What would keep the parts from being loaded, seen without loading them."""
     from flux_controlnet_plugin.controlnet import controlnet_problems
 
+    layers = {name: getattr(section, name) for name in ("num_double_layers", "num_single_layers")}
+    if section.controlnet_model_name_or_path is not None:
+        # It brings its own: only what was asked for in so many words can contradict it.
+        layers = {n: None if v == getattr(type(section), n) else v for n, v in layers.items()}
     return [
         *pipeline_folder.problems(
             section.pretrained_model_name_or_path,
@@ -60,8 +56,7 @@ def problems(section: ControlNetModelSection) -> list[str]:
         *controlnet_problems(
             section.pretrained_model_name_or_path,
             section.controlnet_model_name_or_path,
-            num_double_layers=section.num_double_layers,
-            num_single_layers=section.num_single_layers,
-            variant=section.variant,
+            revision=section.revision,
+            **layers,
         ),
     ]

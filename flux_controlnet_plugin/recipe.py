@@ -21,9 +21,10 @@ def config_sections() -> dict[str, type]:
 
 @hookimpl
 def check_config(config: Config) -> list[str]:
+    from flux_controlnet_plugin.controlnet import export_problems
     from flux_controlnet_plugin.models import problems
 
-    return problems(config.model)
+    return problems(config.model) + export_problems(config.train.output_dir)
 
 
 @hookimpl
@@ -32,15 +33,11 @@ def build_dataset(config: Config, dist: Dist) -> Dataset:
 
     data = config.data
     return build_controlnet_dataset(
-        dataset_name=data.dataset_name,
-        dataset_config_name=data.dataset_config_name,
-        jsonl_for_train=data.jsonl_for_train,
-        cache_dir=data.cache_dir,
+        **data.source,
         image_column=data.image_column,
         conditioning_image_column=data.conditioning_image_column,
         conditioning=data.conditioning,
         caption_column=data.caption_column,
-        max_train_samples=data.max_train_samples,
         resolution=data.size,
     )
 
@@ -98,28 +95,18 @@ def build_collate_fn(config: Config, models: Models, dataset: Any, cache: Cache)
         cache,
         dataset.captions,
         models["scheduler"],
-        weighting_scheme=loss.weighting_scheme,
-        logit_mean=loss.logit_mean,
-        logit_std=loss.logit_std,
-        mode_scale=loss.mode_scale,
         proportion_empty_prompts=loss.proportion_empty_prompts,
+        **loss.density,
     )
 
 
 @hookimpl
 def build_loss(config: Config, models: Models) -> Any:
+    from flux_common.config import network_inputs
     from flux_controlnet_plugin.loss import FluxControlNetLoss
-    from launcher.training.precision import dtype_of
 
-    height, width = config.data.size
-    return FluxControlNetLoss(
-        models["controlnet"],
-        models["transformer"],
-        size=(height // 16, width // 16),
-        text_length=config.data.max_sequence_length,
-        guidance_scale=config.loss.guidance_scale,
-        dtype=dtype_of(config.precision.mixed_precision),
-    )
+    inputs = network_inputs(config.data, config.loss, config.precision.mixed_precision)
+    return FluxControlNetLoss(models["controlnet"], models["transformer"], **inputs)
 
 
 @hookimpl
