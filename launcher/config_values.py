@@ -10,7 +10,7 @@ import difflib
 import math
 import types
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Union, get_args, get_origin
 
 
@@ -19,8 +19,8 @@ class Given:
     """A value as it was written.
 
     Attributes:
-        value: what YAML makes of it.
-        text: its text, if it is a scalar.
+        value: None, a bool, a list or dict of values; anything else is text.
+        text: its text, if it is a scalar; on the command line, always what was typed.
         items: its elements, if it is a list.
         origin: where it stands: `my_run.yaml:12` or `command line`.
     """
@@ -38,8 +38,11 @@ def convert(given: Given, annotation: Any, bounds: Mapping[str, float]) -> Any:
         ValueError: it is of another type or out of bounds; the message completes the sentence
             "train.seed is ..., but ...".
     """
-    # null first: a string may be "null", but not where null has a meaning
-    for kind in sorted(_alternatives(annotation), key=lambda kind: kind is not type(None)):
+    kinds = _alternatives(annotation)
+    if str not in kinds:
+        given = _split_at_commas(given)
+    # Text comes last: it would take null and `[a, b]` too, where these have a meaning.
+    for kind in sorted(kinds, key=lambda kind: kind is str):
         try:
             value = _convert_to(given, kind)
         except ValueError:
@@ -56,9 +59,17 @@ def describe(annotation: Any) -> str:
 
 
 def near(word: str, known: Iterable[str]) -> str | None:
-    """The known word that was probably meant."""
-    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return matches[0] if matches else None
+    """The known word that was probably meant; capitals do not matter."""
+    by_folded = {name.casefold(): name for name in known}
+    matches = difflib.get_close_matches(word.casefold(), by_folded, n=1, cutoff=0.6)
+    return by_folded[matches[0]] if matches else None
+
+
+def shown(given: Given) -> str:
+    """A value as messages quote it."""
+    if given.text == "":
+        return "empty"
+    return repr(given.text if given.text is not None else given.value)
 
 
 def _alternatives(annotation: Any) -> Sequence[Any]:
@@ -67,9 +78,18 @@ def _alternatives(annotation: Any) -> Sequence[Any]:
     return [annotation]
 
 
+def _split_at_commas(given: Given) -> Given:
+    """`512,768` on the command line is a list where text is not allowed."""
+    if given.origin != COMMAND_LINE or given.items is not None or "," not in (given.text or ""):
+        return given
+    parts = [part.strip() for part in (given.text or "").split(",")]
+    return replace(given, items=tuple(Given(part, part, given.origin) for part in parts))
+
+
 def _convert_to(given: Given, kind: Any) -> Any:
     if kind is type(None):
-        if given.value is None or (given.origin == COMMAND_LINE and given.text == "None"):
+        typed = given.origin == COMMAND_LINE and (given.text or "").lower()
+        if given.value is None or typed == "none":
             return None
         raise ValueError
     if get_origin(kind) in (list, tuple):
@@ -83,9 +103,10 @@ def _convert_to(given: Given, kind: Any) -> Any:
     if kind is str:
         return given.text
     if get_origin(kind) is Literal:
-        if given.text not in get_args(kind):
+        choices = {str(choice): choice for choice in get_args(kind)}
+        if given.text not in choices:
             raise ValueError
-        return given.text
+        return choices[given.text]
     if kind is bool:
         if not isinstance(given.value, bool):
             raise ValueError
@@ -110,14 +131,9 @@ def _convert_to(given: Given, kind: Any) -> Any:
 
 def _convert_list(given: Given, kind: Any) -> Any:
     element = get_args(kind)[0]
-    items = given.items
-    if items is None and given.origin == COMMAND_LINE and given.text and "," in given.text:
-        items = tuple(
-            Given(part.strip(), part.strip(), given.origin) for part in given.text.split(",")
-        )
-    if items is None:
+    if given.items is None:
         raise ValueError
-    values = [_convert_to(item, element) for item in items]
+    values = [_convert_to(item, element) for item in given.items]
     return tuple(values) if get_origin(kind) is tuple else values
 
 

@@ -7,8 +7,10 @@
         def problems(self) -> Iterable[str]:     # optional: checks across options
             ...
 
-The annotation says what an option takes: bool, int, float, str, Literal, `X | None`, list[X], and
-unions of these. An option without default must be given.
+The annotation says what an option takes: bool, int, float, str, Literal, `X | None`, list[X],
+tuple[X, ...], and unions of these. An int takes `1e3`, which is whole, but neither `3.7` nor
+`true`; a float takes `3` and `1e-5`, but neither `inf` nor `nan`. An option without default must
+be given.
 """
 
 from __future__ import annotations

@@ -6,7 +6,17 @@ from typing import Literal
 
 import pytest
 
-from launcher.config import Source, options_table, read_overrides, read_yaml, resolve, to_yaml
+from hooks.types import Config
+from launcher.config import (
+    PLACEHOLDER,
+    Source,
+    list_options,
+    options_table,
+    read_overrides,
+    read_yaml,
+    resolve,
+    to_yaml,
+)
 from launcher.training.errors import UserError
 from launcher.training.options import option
 
@@ -36,6 +46,17 @@ class Data:
 SECTIONS = {"train": Train, "data": Data}
 
 
+@dataclass(frozen=True)
+class Toy:
+    """What the sections above have no example of."""
+
+    names: str | list[str] = option("", help="one or several")
+    shares: tuple[float, ...] = option((1.0,), gt=0, help="shares")
+    device: Literal["auto", "CPU"] = option("auto", help="device")
+    level: Literal[0, 1] = option(0, help="level")
+    schedule: Literal["none", "cosine"] = option("cosine", help="schedule")
+
+
 def yaml(tmp_path, text, name="run.yaml") -> Source:
     path = tmp_path / name
     path.write_text(text, encoding="utf-8")
@@ -45,6 +66,10 @@ def yaml(tmp_path, text, name="run.yaml") -> Source:
 def config_of(tmp_path, text="", *arguments):
     sources = [yaml(tmp_path, text), read_overrides(["data.name=x", *arguments])]
     return resolve(SECTIONS, sources).config
+
+
+def mistakes_in(tmp_path, text, *arguments) -> str:
+    return message_of(config_of, tmp_path, text, *arguments)
 
 
 def message_of(function, *arguments) -> str:
@@ -93,6 +118,8 @@ def test_recipe_and_plugins_stand_beside_the_sections(tmp_path):
         ("output_dir: 2024", "output_dir", "2024"),
         ("output_dir: on", "output_dir", "on"),
         ("output_dir: 'null'", "output_dir", "null"),
+        ("output_dir: 2024-99-99", "output_dir", "2024-99-99"),  # no date, and not meant as one
+        ("batch: 010", "batch", 10),  # 8 to PyYAML
     ],
 )
 def test_the_type_of_the_option_decides_what_yaml_means(tmp_path, written, name, value):
@@ -110,6 +137,12 @@ def test_the_type_of_the_option_decides_what_yaml_means(tmp_path, written, name,
         ("output_dir=", ("train", "output_dir", "")),
         ("clip=null", ("train", "clip", None)),
         ("clip=None", ("train", "clip", None)),
+        ("revision=none", ("data", "revision", None)),
+        ("output_dir=[a, b]", ("train", "output_dir", "[a, b]")),
+        ("output_dir={a: 1}", ("train", "output_dir", "{a: 1}")),
+        ("output_dir='a'", ("train", "output_dir", "'a'")),
+        ("output_dir=- a", ("train", "output_dir", "- a")),
+        ("output_dir=*a", ("train", "output_dir", "*a")),
         ("resume=true", ("train", "resume", True)),
         ("precision=no", ("train", "precision", "no")),
         ("resolution=512", ("data", "resolution", 512)),
@@ -122,6 +155,32 @@ def test_values_on_the_command_line(tmp_path, argument, value):
     section, name, expected = value
     found = config_of(tmp_path, "", argument)[section]
     assert getattr(found, name) == expected
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("names=a,b", "a,b"),  # a comma belongs to text
+        ("names=[a, b=c:d]", ["a", "b=c:d"]),
+        ("shares=1e-5,2", (1e-5, 2.0)),
+        ("shares=[1e-5, 2]", (1e-5, 2.0)),
+        ("level=1", 1),
+        ("schedule=none", "none"),  # a choice, where null is none
+    ],
+)
+def test_values_of_unions_tuples_and_choices(argument, expected):
+    found = getattr(
+        resolve({"toy": Toy}, [read_overrides([argument])]).config.toy, argument.partition("=")[0]
+    )
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+def test_choices_are_suggested_whatever_their_capitals():
+    message = message_of(resolve, {"toy": Toy}, [read_overrides(["device=cpu"])])
+    assert message == (
+        "command line: toy.device is 'cpu', but must be one of auto, CPU; did you mean CPU?"
+    )
 
 
 @pytest.mark.parametrize(
@@ -159,9 +218,69 @@ def test_all_mistakes_are_reported_together(tmp_path):
     assert "run.yaml:2: the section train has no option bacth; did you mean train.batch?" in message
     assert "run.yaml:3: train.learning_rate is 'fast', but must be a number." in message
     assert "run.yaml:4: the section train has no option resolution; did you mean data.r" in message
-    assert "run.yaml:5: there is no section modle" in message
+    assert "run.yaml:5: there is no section modle; sections are train, data." in message
     assert "command line: train.batch is 'x'" in message
     assert "data.name is missing (data set)" in message
+
+
+def test_mistakes_in_form_and_in_content_are_reported_together(tmp_path):
+    message = mistakes_in(tmp_path, "train:\n  batch: 1\n  batch: 2\ntrian:\n", "clip", "clip=0")
+    assert message.startswith("4 problems:")
+    assert "run.yaml:3: `train.batch` is set twice" in message
+    assert "run.yaml:4: there is no section trian; did you mean train?" in message
+    assert "`clip` is not of the form section.option=value" in message
+    assert "train.clip is '0'" in message
+
+
+def test_a_missing_option_is_reported_beside_other_mistakes_in_its_section(tmp_path):
+    message = message_of(resolve, SECTIONS, [yaml(tmp_path, "data: {resolution: big}")])
+    assert message.startswith("2 problems:")
+    assert "data.name is missing" in message
+
+
+@pytest.mark.parametrize("text", ["data: {nmae: x}", "date: {name: x}", "train: {name: x}"])
+def test_an_option_that_is_misspelt_or_misplaced_is_not_missing_too(tmp_path, text):
+    message = message_of(resolve, SECTIONS, [yaml(tmp_path, text)])
+    assert "did you mean data" in message
+    assert "missing" not in message
+
+
+def test_a_mistake_in_the_recipes_own_file_names_that_file(tmp_path):
+    recipe = yaml(tmp_path, "train:\n  batch: many\n", "recipe.yaml")
+    message = message_of(resolve, SECTIONS, [recipe, read_overrides(["batch=3", "name=x"])])
+    assert "recipe.yaml:2: train.batch is 'many'" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "substance"),
+    [
+        ("batch: 3\n", "`batch` stands outside of its section; write `batch: ...` indented below"),
+        ("train.batch: 3\n", "write `batch: ...` indented below `train:`."),
+        ("modle:\n", "there is no section modle"),
+        ("bacth: 3\n", "there is no section bacth"),
+        ("train:\n  batch:3\n", "a space belongs after a colon"),
+        ("train: {batch: }\n", "train.batch is empty, but must be a whole number."),
+    ],
+)
+def test_what_stands_in_the_wrong_place(tmp_path, text, substance):
+    message = mistakes_in(tmp_path, text)
+    assert substance in message
+    assert "run.yaml:" in message and "\n" not in message
+
+
+def test_an_unknown_section_is_reported_once(tmp_path):
+    message = mistakes_in(tmp_path, "trian:\n  batch: 3\n  clip: 2\n")
+    assert message.endswith("run.yaml:1: there is no section trian; did you mean train?")
+
+
+def test_a_section_is_no_option(tmp_path):
+    assert "train is a section, with output_dir, learning" in mistakes_in(tmp_path, "", "train=3")
+
+
+def test_a_placeholder_must_be_filled_by_a_later_source(tmp_path):
+    text = f"train:\n  batch: {PLACEHOLDER}\n"
+    assert f"train.batch is still {PLACEHOLDER}" in mistakes_in(tmp_path, text)
+    assert config_of(tmp_path, text, "batch=3").train.batch == 3
 
 
 def test_one_mistake_is_one_paragraph(tmp_path):
@@ -193,12 +312,12 @@ def test_a_missing_section_is_one_whose_required_options_are_missing(tmp_path):
 
 
 @pytest.mark.parametrize("argument", ["batch", "=3", ".batch=3"])
-def test_arguments_that_are_no_settings(argument):
-    assert "section.option=value" in message_of(read_overrides, [argument])
+def test_arguments_that_are_no_settings(tmp_path, argument):
+    assert "section.option=value" in mistakes_in(tmp_path, "", argument)
 
 
-def test_an_argument_given_twice():
-    assert "given twice" in message_of(read_overrides, ["batch=3", "batch=4"])
+def test_an_argument_given_twice(tmp_path):
+    assert "given twice" in mistakes_in(tmp_path, "", "batch=3", "batch=4")
 
 
 @pytest.mark.parametrize(
@@ -207,7 +326,15 @@ def test_an_argument_given_twice():
         ("train:\n  batch: 3\n  batch: 4\n", "run.yaml:3: `train.batch` is set twice, first in li"),
         ("train: {}\ntrain: {}\n", "run.yaml:2: `train` is set twice"),
         ("train:\n\tbatch: 3\n", "Indent with spaces"),
-        ("train: [1\n", "is not valid YAML"),
+        ("train: [1\n", "run.yaml:2:1 is not valid YAML, at the end of the file"),
+        ("train:\n  output_dir: a: b\n", "run.yaml:2:16 is not valid YAML, at `output_dir: a: b`"),
+        ("train:\n  output_dir: @a\n", "needs quotes"),
+        ("train:\n  output_dir: *a\n", "needs quotes"),
+        ("train:\n  output_dir: 'a\n", "A quote is not closed"),
+        ("train:\n  output_dir: a\x07\n", "run.yaml:2:16 is not valid YAML: the character with"),
+        ("train:\n  output_dir: !path a\n", "run.yaml:2:15 is not valid YAML"),
+        ("train:\n  output_dir: &a [*a]\n", "refers to what it is part of"),
+        ("train:\n  [a]: 3\n", "run.yaml:2: a name is expected before the colon"),
         ("train: 3\n", "`train` is a section"),
         ("- a\n- b\n", "holds no sections"),
         ("just text\n", "holds no sections"),
@@ -218,7 +345,7 @@ def test_an_argument_given_twice():
     ],
 )
 def test_mistakes_in_the_form_of_a_file(tmp_path, text, substance):
-    assert substance in message_of(yaml, tmp_path, text)
+    assert substance in mistakes_in(tmp_path, text)
 
 
 def test_empty_files_and_sections_are_fine(tmp_path):
@@ -227,8 +354,9 @@ def test_empty_files_and_sections_are_fine(tmp_path):
 
 
 def test_yaml_anchors_and_merges_work(tmp_path):
-    text = "train: &t\n  batch: 2\n  clip: 3\ndata:\n  name: x\n"
-    assert config_of(tmp_path, text).train.batch == 2
+    text = "train:\n  <<: {batch: 2, clip: &c 3}\n  batch: 5\n  learning_rate: *c\n"
+    train = config_of(tmp_path, text).train
+    assert (train.batch, train.clip, train.learning_rate) == (5, 3.0, 3.0)
 
 
 def test_files_that_cannot_be_read(tmp_path):
@@ -251,6 +379,19 @@ def test_the_written_configuration_reads_back_equal(tmp_path, text):
     source = yaml(tmp_path, to_yaml({"recipe": "toy", "plugins": ["a.py"]}, config), "again.yaml")
     assert dict(resolve(SECTIONS, [source]).config) == dict(config)
     assert (source.recipe, source.plugins) == ("toy", ["a.py"])
+
+
+@pytest.mark.parametrize("names", ["a,b", "[a, b]", ["a", "no", "1e-5"], []])
+def test_unions_and_tuples_read_back_equal(tmp_path, names):
+    toy = Toy(names=names, shares=(1e-05, 2.0), level=1)
+    source = yaml(tmp_path, to_yaml({}, Config({"toy": toy})))
+    assert resolve({"toy": Toy}, [source]).config.toy == toy
+
+
+def test_a_recipes_file_changes_the_defaults_that_are_listed(tmp_path):
+    source = yaml(tmp_path, "train: {batch: 2}")
+    defaults = {o.name: o.default for o in list_options(SECTIONS, [source])}
+    assert (defaults["batch"], defaults["clip"]) == (2, 1.0)
 
 
 def test_options_table_has_a_row_an_option():
