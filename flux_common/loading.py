@@ -77,7 +77,7 @@ def load_tokenizers(
         except Exception as error:  # the Rust library raises bare Exceptions
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(
-                f"The tokenizer in {folder / part} cannot be loaded: {reason.rstrip('.')}. "
+                f"the tokenizer in {folder / part} cannot be loaded: {reason.rstrip('.')}. "
                 f"Download or copy the folder again."
             ) from error
     return tokenizers[0], tokenizers[1]
@@ -266,7 +266,7 @@ def _compare(model: Any, parameters: dict[str, Any], files: Sequence[Path]) -> N
         faults.append(f"{len(surplus)} have no place in the model ({_some(surplus)})")
     if faults:
         raise UserError(
-            f"The weights in {files[0].parent} are not those of the {class_name} that config.json "
+            f"the weights in {files[0].parent} are not those of the {class_name} that config.json "
             f"beside them describes: {'; '.join(faults)}. Check that config.json and the weights "
             f"belong together and that every file was downloaded."
         )

@@ -111,7 +111,7 @@ def _local_problems(
 
 
 def _hub_problems(name: str, parts: list[str], revision: str | None) -> list[str]:
-    """What the configuration files on the hub tell; the weights come later, and are checked then."""
+    """What the configuration files on the hub tell. The weights come, and are checked, later."""
     try:
         folder = locate(name, parts, revision, weights=False)
     except UserError as error:
@@ -544,13 +544,13 @@ def _weight_problems(
         ".double_blocks." in name for name in tensors
     ):
         return [
-            f"The weights in {folder} have the names of the original single-file checkpoint "
+            f"the weights in {folder} have the names of the original single-file checkpoint "
             f"(double_blocks...), not diffusers'. {_SINGLE_FILE}"
         ]
     dtypes = sorted({t.dtype for t in tensors.values()} - {"F32", "F16", "BF16", "F64", "I64"})
     if dtypes:
         return [
-            f"The weights in {folder} are stored as {', '.join(dtypes)}, that is, quantized. Give "
+            f"the weights in {folder} are stored as {', '.join(dtypes)}, that is, quantized. Give "
             f"weights in bf16, fp16 or fp32."
         ]
     faults = []
@@ -573,7 +573,7 @@ def _weight_problems(
     if not faults:
         return []
     return [
-        f"The weights in {folder} are not those that its config.json describes: "
+        f"the weights in {folder} are not those that its config.json describes: "
         f"{_some(faults, separator='; ')}. Check that both come from the same download."
     ]
 
@@ -733,7 +733,7 @@ def _highest_token(folder: Path) -> int | None:
             numbers += _read_json(folder / "vocab.json").values()
         return max(numbers) if numbers else None
     except (KeyError, TypeError):
-        raise UserError(f"The vocabulary in {folder} is damaged. {_AGAIN}") from None
+        raise UserError(f"the vocabulary in {folder} is damaged. {_AGAIN}") from None
 
 
 def _scheduler_problems(folder: Path) -> tuple[list[str], Mapping[str, Any] | None]:

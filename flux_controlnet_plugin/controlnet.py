@@ -256,18 +256,18 @@ def _fit_problems(
     problems = []
     if config.get("num_mode") is not None:
         problems.append(
-            f"The ControlNet {name} is a union of {config['num_mode']} modes (num_mode), which "
+            f"the ControlNet {name} is a union of {config['num_mode']} modes (num_mode), which "
             f"this recipe cannot train. Give one for a single kind of control."
         )
     if config.get("conditioning_embedding_channels") is not None:
         problems.append(
-            f"The ControlNet {name} reads its control image through a convolutional embedder "
+            f"the ControlNet {name} reads its control image through a convolutional embedder "
             f"(conditioning_embedding_channels is {config['conditioning_embedding_channels']}); "
             f"this recipe trains those that read latents of the VAE. Give one where it is null."
         )
     if config["num_layers"] < 1:
         problems.append(
-            f"The ControlNet {name} has no double layers (num_layers is 0); this recipe needs at "
+            f"the ControlNet {name} has no double layers (num_layers is 0); this recipe needs at "
             f"least one."
         )
     if transformer is None:
@@ -284,7 +284,7 @@ def _fit_problems(
     ]
     if differences:
         problems.append(
-            f"The ControlNet {name} does not fit the transformer: {'; '.join(differences)}. Give a "
+            f"the ControlNet {name} does not fit the transformer: {'; '.join(differences)}. Give a "
             f"ControlNet that was made for this base model, or leave out {_OPTION} to make one "
             f"from the transformer."
         )

@@ -113,13 +113,13 @@ def build_controlnet_dataset(
     height, width = height_and_width(resolution)
     if conditioning is None and conditioning_image_column is None:
         raise UserError(
-            "There is no control image: set conditioning_image_column to the column of the data "
+            "there is no control image: set conditioning_image_column to the column of the data "
             f"set that holds it, or conditioning to one of {', '.join(CONDITIONS)} to make it from "
             "the image."
         )
     if conditioning is not None and conditioning_image_column is not None:
         raise UserError(
-            f"The control image is given twice: conditioning_image_column is "
+            f"the control image is given twice: conditioning_image_column is "
             f"{conditioning_image_column!r} and conditioning is {conditioning!r}. Leave out one "
             "of them."
         )

@@ -178,6 +178,9 @@ def build_state(
             "no parameter is trainable: configure_trainable left requires_grad False everywhere. "
             "Unfreeze the part that is to be trained."
         )
+    # Known only here, and better found now than when the training is done.
+    size = sum(parameter.nbytes for parameter in parameters)
+    run_dir.require_space(size, "the weights that are trained")
     optimizer = hook.build_optimizer(config=config, parameters=parameters)
     step = TrainStep(
         loss,

@@ -206,6 +206,8 @@ def _check_arguments(impl: Implementation, here: str) -> Iterator[str]:
 
 def _check_kind(impl: Implementation, here: str) -> Iterator[str]:
     generates = inspect.isgeneratorfunction(inspect.unwrap(impl.function))
+    if inspect.iscoroutinefunction(impl.function) or inspect.isasyncgenfunction(impl.function):
+        yield f"{here} is `async`, so calling it would not run it. Write `def` without `async`."
     if impl.options.get("wrapper") and impl.options.get("hookwrapper"):
         yield f"{here} is both `wrapper=True` and `hookwrapper=True`; write `wrapper=True` alone."
     if impl.is_wrapper and not generates:

@@ -490,7 +490,7 @@ def _importing(what: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that ends itself is no plugin
         error.__traceback__ = _below_import(error.__traceback__)
         raise PluginImportError(f"{what} failed while it was imported") from error
 

@@ -20,6 +20,7 @@ import json
 import math
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
@@ -54,7 +55,7 @@ def problems(output_dir: str | Path) -> list[str]:
         problem = _occupied(path) or _unwritable(path)
     except (OSError, ValueError) as error:
         problem = f"cannot be used: {_reason(error)}; choose another train.output_dir"
-    return [f"train.output_dir {str(output_dir)!r} {problem}"] if problem else []
+    return [f"train.output_dir {str(output_dir)!r} {problem}."] if problem else []
 
 
 class RunDir:
@@ -103,13 +104,13 @@ class RunDir:
             run.close()
             raise UserError(
                 f"train.output_dir {str(output_dir)!r} was taken by another run that started at "
-                f"the same moment ({error.filename} appeared); {_WAY_OUT}"
+                f"the same moment ({error.filename} appeared); {_WAY_OUT}."
             ) from error
         except OSError as error:
             run.abandon()
             raise UserError(
                 f"train.output_dir {str(output_dir)!r} cannot be used: {_reason(error)}; "
-                "choose another train.output_dir"
+                "choose another train.output_dir."
             ) from error
         return run
 
@@ -219,6 +220,21 @@ class RunDir:
         if self._is_main:
             self._write_new(name, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
+    def require_space(self, size: int, what: str) -> None:
+        """Raise UserError if the disk has not the room for what the run will write at its end.
+
+        Args:
+            size: in bytes.
+            what: what it is, in the plural.
+        """
+        free = shutil.disk_usage(self.path).free
+        if self._is_main and free < size:
+            raise UserError(
+                f"train.output_dir {str(self.path)!r} is on a disk with {free / 1e6:,.1f} MB left, "
+                f"and {what} take {size / 1e6:,.1f} MB. Free some space, or choose another "
+                "train.output_dir."
+            )
+
     def close(self) -> None:
         """No more lines will be written. May be called twice."""
         if self._metrics is not None:
@@ -253,8 +269,14 @@ class RunDir:
     ) -> None:
         if kind is None:
             self.close()
-        else:
-            self.abandon()
+            return
+        self.abandon()
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"the run could not write {error.filename or 'its files'}: "
+                f"{os.strerror(error.errno)}. Free some space on the disk of {self.path}, or "
+                "choose another train.output_dir."
+            ) from error
 
     def _write_new(self, name: str, text: str) -> None:
         """Write a file that must not exist yet (O_EXCL: the system decides who was first)."""

@@ -47,21 +47,27 @@ class ImageTextTable:
     Args:
         table: from `open_table`.
         image_columns: which columns are images.
-        caption_column: which column is the caption, or a list of them.
+        caption_column: which column is the caption, or a list of them; None: there is none.
+        default_caption: the caption of rows that have none (no value, or an empty text); None:
+            such rows cannot be used.
 
     Raises:
         UserError: there is no such column.
     """
 
     def __init__(
-        self, table: Table, image_columns: Sequence[str] = ("image",), caption_column: str = "text"
+        self,
+        table: Table,
+        image_columns: Sequence[str] = ("image",),
+        caption_column: str | None = "text",
+        default_caption: str | None = None,
     ) -> None:
         self.table = table
         self.image_columns = tuple(image_columns)
         self.caption_column = caption_column
-        self._stored_as = {
-            column: find_column(table, column) for column in (*image_columns, caption_column)
-        }
+        self.default_caption = default_caption
+        columns = [*image_columns, *([] if caption_column is None else [caption_column])]
+        self._stored_as = {column: find_column(table, column) for column in columns}
 
     def __len__(self) -> int:
         return len(self.table)
@@ -79,7 +85,7 @@ class ImageTextTable:
         """The caption or captions of a row, without touching its images."""
         row = self._checked(row)
         try:
-            return _captions(self.table.get(row, self._stored_as[self.caption_column]))
+            return self._captions(row)
         except ValueError as error:
             raise UserError(
                 f"{self.place(row)}, column {self.caption_column!r}: {error}."
@@ -101,7 +107,7 @@ class ImageTextTable:
 
     def place(self, row: int) -> str:
         """A row for the beginning of a message."""
-        return f"Data set {self.table.label}, {self.table.where(row)}, rows counted from 0"
+        return f"data set {self.table.label}, {self.table.where(row)}, rows counted from 0"
 
     def check(self, rows: Iterable[int] | None = None) -> None:
         """Look at every caption and every image, and report all that cannot be used at once.
@@ -121,7 +127,7 @@ class ImageTextTable:
             for kind, text in self._problems(self._checked(row)):
                 problems.add(kind, text)
         problems.raise_any(
-            f"The data set {self.table.label} has rows that cannot be used (counted from 0)",
+            f"the data set {self.table.label} has rows that cannot be used (counted from 0)",
             "Mend or remove these rows.",
         )
 
@@ -130,7 +136,7 @@ class ImageTextTable:
         found = []
         where = self.table.where(row)
         try:
-            _captions(self.table.get(row, self._stored_as[self.caption_column]))
+            self._captions(row)
         except ValueError as error:
             found.append(("unusable caption", f"{where}, column {self.caption_column!r}: {error}"))
         sizes = {}
@@ -159,6 +165,17 @@ class ImageTextTable:
             f"the images of a row are cropped alike and need one aspect ratio, but {shapes} "
             "(width x height)"
         )
+
+    def _captions(self, row: int) -> tuple[str, ...]:
+        """The captions of a row. ValueError if it has none that can be used."""
+        value = None
+        if self.caption_column is not None:
+            value = self.table.get(row, self._stored_as[self.caption_column])
+        if self.default_caption is not None and (
+            value is None or (isinstance(value, str) and not value.strip())
+        ):
+            return (self.default_caption,)
+        return _captions(value)
 
     def _source(self, row: int, column: str) -> tuple[ImageSource, str]:
         return _image_source(self.table.get(row, self._stored_as[column]), self.table.folder)

@@ -293,7 +293,7 @@ def _opencv() -> Any:
         import cv2
     except ImportError as error:
         raise UserError(
-            f"Conditions made on the fly need OpenCV, which cannot be imported ({error}). "
+            f"conditions made on the fly need OpenCV, which cannot be imported ({error}). "
             "Install it with `pip install --no-deps --force-reinstall "
             "'opencv-python-headless<4.12'`; newer ones need numpy 2, which MindONE does not take."
         ) from error

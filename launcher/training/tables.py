@@ -93,7 +93,7 @@ def open_table(
     """
     if (dataset_name is None) == (jsonl_for_train is None):
         raise UserError(
-            "The training data are given by dataset_name (a folder or a hub name) or by "
+            "the training data are given by dataset_name (a folder or a hub name) or by "
             "jsonl_for_train (a file): set one of the two, and only one; now "
             + ("neither is set." if dataset_name is None else "both are set.")
         )
@@ -107,7 +107,13 @@ def open_table(
         assert dataset_name is not None
         path = Path(dataset_name).expanduser()
         if path.is_dir():
-            table = _open_folder(path, dataset_config_name, cache_dir, split, max_train_samples)
+            try:
+                table = _open_folder(path, dataset_config_name, cache_dir, split, max_train_samples)
+            except PermissionError as error:
+                raise UserError(
+                    f"dataset_name is {dataset_name!r}, of which this user may not read "
+                    f"{error.filename}."
+                ) from error
         elif path.exists():
             raise UserError(
                 f"dataset_name is {dataset_name!r}, which is a file. Give the folder that holds "
@@ -125,7 +131,7 @@ def open_table(
                 "owner/name."
             )
     if len(table) == 0:
-        raise UserError(f"The data set {table.label} is empty: it has no rows.")
+        raise UserError(f"the data set {table.label} is empty: it has no rows.")
     return table
 
 
@@ -245,7 +251,7 @@ def _errors_name(label: str) -> Iterator[None]:
         if not reason or isinstance(error, KeyError):
             reason = f"{type(error).__name__} {reason}".rstrip()
         raise UserError(
-            f"The data set {label} cannot be loaded: {reason} (from the datasets library, version "
+            f"the data set {label} cannot be loaded: {reason} (from the datasets library, version "
             f"{datasets.__version__})."
         ) from error
 
@@ -355,12 +361,12 @@ def read_json_lines(path: Path, limit: int | None = None) -> JsonLines:
             hint = ": it is a folder; give it as dataset_name"
         else:
             hint = f": {error.strerror}"
-        raise UserError(f"The file {path} cannot be read{hint}.") from error
+        raise UserError(f"the file {path} cannot be read{hint}.") from error
 
     content = content.removeprefix(b"\xef\xbb\xbf")  # the mark that some editors put first
     if content.lstrip().startswith(b"["):
         raise UserError(
-            f"The file {path} is one JSON list. JSON Lines are expected: one object a line, "
+            f"the file {path} is one JSON list. JSON Lines are expected: one object a line, "
             "without brackets around and commas between them."
         )
     lines: list[bytes] = []
@@ -392,7 +398,7 @@ def read_json_lines(path: Path, limit: int | None = None) -> JsonLines:
         lines.append(line)
         numbers.append(number)
     problems.raise_any(
-        f"The file {path} must have one JSON object a line (JSON Lines, UTF-8)", "Mend these lines."
+        f"the file {path} must have one JSON object a line (JSON Lines, UTF-8)", "Mend these lines."
     )
     return JsonLines(str(path), path.parent, lines, numbers, list(columns))
 
@@ -481,7 +487,7 @@ def find_column(table: Table, column: str) -> str:
             return name
     near = difflib.get_close_matches(column, table.columns, n=1)
     raise UserError(
-        f"The data set {table.label} has no column {column!r}; it has "
+        f"the data set {table.label} has no column {column!r}; it has "
         + (", ".join(repr(name) for name in table.columns) or "no columns at all")
         + "."
         + (f" Did you mean {near[0]!r}?" if near else "")

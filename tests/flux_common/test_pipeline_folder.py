@@ -80,8 +80,25 @@ def test_what_cannot_be_a_hub_name_is_a_missing_folder(path):
     only(problems(path), f"there is no folder {path!r}")
 
 
-def test_hub_name_is_left_to_the_hub():
-    assert problems("black-forest-labs/FLUX.1-dev", revision="main", variant="bf16") == []
+def test_hub_name_is_looked_up(monkeypatch, pipeline):
+    from huggingface_hub import errors
+
+    def download(name, revision, allow_patterns, ignore_patterns):
+        assert (name, revision) == ("org/name", "r1")
+        assert not any("safetensors" in pattern for pattern in allow_patterns)
+        if not pipeline.exists():
+            raise errors.LocalEntryNotFoundError("no network")
+        return str(pipeline)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    for weights in pipeline.glob("*/*.safetensors"):
+        weights.unlink()
+    assert problems("org/name", revision="r1", variant="bf16") == []
+    file = pipeline / "transformer" / "config.json"
+    file.write_text(file.read_text().replace("FluxTransformer2DModel", "SD3Transformer2DModel"))
+    only(problems("org/name", revision="r1"), "describes a SD3Transformer2DModel")
+    pipeline.rename(pipeline.with_name("elsewhere"))
+    only(problems("org/name", revision="r1"), "'org/name' is not in the hub's cache")
 
 
 def test_empty_path():

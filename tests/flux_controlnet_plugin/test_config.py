@@ -1,7 +1,7 @@
 import pytest
 
 from flux_common.config import LossSection
-from flux_controlnet_plugin.config import ControlNetDataSection, ControlNetModelSection
+from flux_controlnet_plugin.config import ControlNetDataSection
 
 
 def problems(section):
@@ -15,7 +15,6 @@ def data(**options):
 
 def test_a_plain_configuration_has_no_problems():
     assert data() == []
-    assert problems(ControlNetModelSection(pretrained_model_name_or_path="x")) == []
     assert problems(LossSection()) == []
 
 
@@ -46,14 +45,6 @@ def test_one_data_set_and_one_control():
     assert "both are set" in data(jsonl_for_train="y")[0]
     assert "neither is set" in data(conditioning_image_column=None)[0]
     assert "both are set" in data(conditioning="canny")[0]
-
-
-def test_layers_of_a_controlnet_that_is_loaded_cannot_be_set():
-    section = ControlNetModelSection(
-        pretrained_model_name_or_path="x", controlnet_model_name_or_path="y", num_single_layers=0
-    )
-    (problem,) = problems(section)
-    assert "model.num_single_layers is 0" in problem and "loaded from y" in problem
 
 
 def test_shapes_of_a_density_that_is_not_drawn_from():

@@ -63,10 +63,26 @@ def edit(folder, **changes):
     (folder / "config.json").write_text(json.dumps({**config, **changes}))
 
 
-def check(tiny_flux, folder):
+def check(tiny_flux, folder, double=None, single=None):
     return controlnets.controlnet_problems(
-        str(tiny_flux), str(folder), num_double_layers=1, num_single_layers=0
+        str(tiny_flux), str(folder), num_double_layers=double, num_single_layers=single
     )
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """What the hub gives, by name: folders; nothing else is there."""
+    from huggingface_hub import errors
+
+    folders = {}
+
+    def download(name, **options):
+        if name not in folders:
+            raise errors.LocalEntryNotFoundError("no network")
+        return str(folders[name])
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    return folders
 
 
 # Made from the transformer
@@ -157,14 +173,47 @@ def test_a_fitting_controlnet_has_no_problems(tiny_flux, folder):
     assert check(tiny_flux, folder) == []
 
 
-def test_a_hub_name_is_left_to_the_hub(tiny_flux):
+def test_a_controlnet_on_the_hub_is_looked_up_at_once(tiny_flux, folder, hub):
+    (problem,) = check(tiny_flux, "org/net")
+    assert "'org/net' is not in the hub's cache" in problem
+    (folder / WEIGHTS).unlink()  # the weights are fetched later
+    hub["org/net"] = folder
     assert check(tiny_flux, "org/net") == []
+    edit(folder, in_channels=128)
+    (problem,) = check(tiny_flux, "org/net")
+    assert "in_channels is 128, the transformer's 64" in problem
 
 
-def test_a_controlnet_on_a_pipeline_of_the_hub_is_checked_by_itself(folder):
+def test_a_controlnet_on_a_pipeline_of_the_hub(tiny_flux, folder, hub):
+    hub["org/name"] = tiny_flux
     assert check("org/name", folder) == []
     edit(folder, num_mode=7)
     assert len(check("org/name", folder)) == 1
+    assert len(check("org/unknown", folder)) == 1  # by itself
+
+
+def test_layers_that_a_loaded_controlnet_does_not_have(tiny_flux, folder):
+    held = CONFIG["num_layers"], CONFIG["num_single_layers"]
+    assert check(tiny_flux, folder, *held) == []  # as in the config.yaml of the run that made it
+    (problem,) = check(tiny_flux, folder, held[0] + 1, held[1])
+    assert f"model.num_double_layers is {held[0] + 1}" in problem
+    assert f"set it to {held[0]}" in problem
+
+
+def test_a_folder_without_a_controlnet(tiny_flux, tmp_path):
+    (problem,) = check(tiny_flux, tmp_path)
+    assert problem.startswith("model.controlnet_model_name_or_path is")
+    assert "holds no ControlNet" in problem
+
+
+def test_a_folder_in_the_place_of_the_export_is_not_lost(tmp_path):
+    assert controlnets.export_problems(str(tmp_path)) == []
+    target = tmp_path / controlnets.EXPORT_FOLDER
+    target.mkdir()
+    assert controlnets.export_problems(str(tmp_path)) == []
+    (target / "notes.txt").touch()
+    (problem,) = controlnets.export_problems(str(tmp_path))
+    assert "has a folder controlnet with files in it" in problem
 
 
 @pytest.mark.parametrize(

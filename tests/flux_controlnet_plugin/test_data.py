@@ -77,7 +77,7 @@ def test_without_control_images_their_column_is_not_looked_at(folder):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({}, "There is no control image: set conditioning_image_column"),
+        ({}, "there is no control image: set conditioning_image_column"),
         ({"conditioning": "gray", "conditioning_image_column": "cond"}, "given twice"),
         ({"conditioning": "depth"}, "'depth', and must be one of canny, gray, blur"),
         ({"conditioning": "gray", "resolution": 100}, "multiple of 16"),

@@ -411,6 +411,10 @@ MISTAKES = {
         "@hookimpl\ndef build_loss(config):\n    yield",
         ["v.py:4: `build_loss` contains `yield`", "`@hookimpl(wrapper=True)`"],
     ),
+    "async": (
+        "@hookimpl\nasync def build_loss(config): return 1",
+        ["v.py:4: `build_loss` is `async`", "Write `def`"],
+    ),
     "both styles of wrapper": (
         "@hookimpl(wrapper=True, hookwrapper=True)\ndef build_loss(config):\n    yield",
         ["both `wrapper=True` and `hookwrapper=True`"],
@@ -691,6 +695,13 @@ def test_a_variant_that_is_not_text(write, content):
     Path("v.py").write_bytes(content)
     text = message(load, "fence", ["v.py"])
     assert text.startswith("v.py") and "this is not valid Python" in text
+
+
+def test_a_script_that_ends_itself_is_no_variant(write):
+    v = write("v.py", "import sys\nsys.exit(0)\n")
+    with pytest.raises(PluginImportError, match=r"the variant v\.py failed") as caught:
+        load("fence", [v])
+    assert isinstance(caught.value.__cause__, SystemExit)
 
 
 def test_a_variant_that_fails_to_import(write):

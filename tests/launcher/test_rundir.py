@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -282,3 +283,29 @@ def test_every_installed_package_has_one_version():
     packages = installed_packages()
     assert {"mindspore", "mindone", "datasets", "numpy", "pluggy"} <= packages.keys()
     assert len({name.lower().replace("_", "-") for name in packages}) == len(packages)
+
+
+# A full disk
+
+
+def test_a_disk_without_room_for_the_weights(tmp_path, monkeypatch):
+    import shutil
+
+    with RunDir.claim(tmp_path / "run", "") as run:
+        run.require_space(1, "weights")
+        usage = shutil.disk_usage(tmp_path)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=5_000_000))
+        run.require_space(5_000_000, "the weights")
+        with pytest.raises(UserError, match=r"5\.0 MB left, and the weights take 7\.0 MB"):
+            run.require_space(7_000_000, "the weights")
+
+
+def test_a_disk_that_is_full_is_no_bug(tmp_path):
+    folder = tmp_path / "run"
+    error = OSError(errno.ENOSPC, "No space left on device", "weights")
+    with (
+        pytest.raises(UserError, match="could not write weights: No space left on device"),
+        RunDir.claim(folder, ""),
+    ):
+        raise error
+    assert not folder.exists()

@@ -273,5 +273,5 @@ def test_blur_is_a_gaussian_with_a_sigma_of_a_64th():
 
 def test_without_opencv_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "cv2", None)
-    with pytest.raises(UserError, match="opencv-python-headless<4.12"):
+    with pytest.raises(UserError, match=r"opencv-python-headless<4.12"):
         canny(noise(8, 8))
