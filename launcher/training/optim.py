@@ -20,12 +20,10 @@ _update = ops.MultitypeFuncGraph("adamw_update")
 
 @_update.register(
     "Function", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor",
-    "Tensor", "Tensor",
+    "Tensor",
 )  # fmt: skip
-def _update_one(adam, keep, lr, beta1, beta2, eps, zero, parameter, m, v, gradient):
-    decayed = ops.assign(parameter, parameter * keep)
-    updated = adam(parameter, m, v, zero, zero, lr, beta1, beta2, eps, gradient)
-    return ops.depend(decayed, updated)
+def _update_one(kernel, lr, beta1, beta2, eps, decay, parameter, m, v, gradient):
+    return kernel(parameter, m, v, lr, beta1, beta2, eps, decay, gradient)
 
 
 class AdamW(nn.Optimizer):
@@ -65,32 +63,32 @@ class AdamW(nn.Optimizer):
         self.rest2 = 1 - self.beta2
         self.eps = Tensor(eps, ms.float32)
         self.decay = Tensor(weight_decay, ms.float32)
-        self.zero = Tensor(0, ms.float32)
         # 1 - beta**t, computed as a moving average of ones: the difference itself would lose
         # four digits in float32 at t = 1.
         self.correction1 = Parameter(Tensor(0, ms.float32), name="adamw_correction1")
         self.correction2 = Parameter(Tensor(0, ms.float32), name="adamw_correction2")
-        # The fused kernel corrects by beta powers that it is given. Powers of zero switch that
-        # off, and the step passes a learning rate and an eps that are corrected already.
-        self.adam = ops.Adam()
+        # The kernel behind nn.AdamWeightDecay, on every device. It knows no bias correction:
+        #     parameter -= lr * (m / (sqrt(v) + eps) + decay * parameter)
+        # so the corrections go into the lr, eps and decay that it is given.
+        self.kernel = ops.AdamWeightDecay()
 
     def construct(self, gradients: tuple[Tensor, ...]) -> Tensor:
         lr = self.get_lr()
         correction1 = self.beta1 * self.correction1 + self.rest1
         correction2 = self.beta2 * self.correction2 + self.rest2
         root2 = ops.sqrt(correction2)
+        stretch = root2 / correction1
         gradients = ops.depend(gradients, ops.assign(self.correction1, correction1))
         gradients = ops.depend(gradients, ops.assign(self.correction2, correction2))
         return self.hyper_map(
             ops.partial(
                 _update,
-                self.adam,
-                1 - lr * self.decay,
-                lr * root2 / correction1,
+                self.kernel,
+                lr * stretch,
                 self.beta1,
                 self.beta2,
                 self.eps * root2,
-                self.zero,
+                self.decay / stretch,
             ),
             self.parameters,
             self.m,
