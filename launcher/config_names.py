@@ -101,12 +101,12 @@ def _suggest(name: str, sections: Sections, section: str | None = None) -> tuple
     meant = near(name, options_of(sections[section])) if section is not None else None
     if section is not None and meant is not None:
         return [(section, meant)], f"did you mean {section}.{meant}?"
+    if section is None and name in sections:
+        return [], f"{name} is a section, with {', '.join(options_of(sections[name]))}."
     home = {option: s for s in sections for option in options_of(sections[s])}
     meant = near(name, home)
     if meant is not None:
         return [(home[meant], meant)], f"did you mean {home[meant]}.{meant}?"
     if section is not None:
         return [], f"it has {', '.join(options_of(sections[section]))}."
-    if name in sections:
-        return [], f"{name} is a section, with {', '.join(options_of(sections[name]))}."
     return [], "`launcher --help` says how options are given, and the README lists them."
