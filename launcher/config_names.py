@@ -109,4 +109,4 @@ def _suggest(name: str, sections: Sections, section: str | None = None) -> tuple
         return [(home[meant], meant)], f"did you mean {home[meant]}.{meant}?"
     if section is not None:
         return [], f"it has {', '.join(options_of(sections[section]))}."
-    return [], "`launcher --help` says how options are given, and the README lists them."
+    return [], "`launcher cp RECIPE -` lists all options of a recipe."

@@ -83,14 +83,16 @@ class Trace:
         return wrap if is_wrapper else call
 
     def unanswered(self, call: Callable[..., Any], hook: str) -> Callable[..., Any]:
-        """The caller of a hook that no plugin implements."""
-        calls = self._counted(hook, hook, "nobody")
+        """The caller of a hook that no plugin implements: shown the first time."""
+        shown = set()
 
-        def shown(**arguments: Any) -> Any:
-            with self._shown(hook, "nobody", calls):
-                return call(**arguments)
+        def show_and_call(**arguments: Any) -> Any:
+            if hook not in shown or hook not in PER_STEP:
+                shown.add(hook)
+                self._write(f"{'   ' * self._depth}-> {hook:<40} nobody")
+            return call(**arguments)
 
-        return shown
+        return show_and_call
 
     def close(self) -> None:
         """Show how often, and how long on average, the hooks of a step were called."""
@@ -98,8 +100,8 @@ class Trace:
             if calls.count > 1:
                 mean = _duration(calls.later / (calls.count - 1))
                 self._write(
-                    f"   {calls.title:<40} {calls.count} calls, first {_duration(calls.first)}, "
-                    f"then {mean} on average  {calls.place}"
+                    f"   {calls.title:<40} {calls.place}: {calls.count} calls, the first "
+                    f"{_duration(calls.first)}, then {mean} on average"
                 )
         self._calls.clear()
 

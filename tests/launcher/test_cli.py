@@ -331,6 +331,8 @@ def test_hooks_with_the_plugins_of_a_yaml_file(launcher, write):
         ["hooks"],
         ["hooks", "--recipe", "fence"],
         ["hooks", "--help"],
+        ["config", "--recipe", "fence", "output_dir=a"],
+        ["cp", "fence", "-"],
         ["--recipe", "fense"],
         ["--learning_rate", "1e-5"],
     ],
