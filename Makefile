@@ -1,7 +1,8 @@
 # Everything is set up by the target that needs it:
 #
-#   make quickstart    a small FLUX ControlNet training run on this machine's CPU
-#   make test          linters, type check, test suite
+#   make quickstart         a small FLUX ControlNet training run on this machine's CPU
+#   make quickstart-lora    the same for LoRA adapters
+#   make test               linters, type check, test suite
 #
 # Variables: PYTHON (the interpreter for the environment), VENV (its folder),
 # ARGS (extra arguments for the launcher in quickstart, for pytest in test).
@@ -14,20 +15,28 @@ UPGRADE ?=
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lint format constraints clean distclean
+.PHONY: help setup quickstart quickstart-lora test lint format constraints clean distclean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## /  make \1	/' | expand -t 22
+	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 26
 
 setup: ## create .venv and install everything, exact versions; does nothing when up to date
 	@PYTHON='$(PYTHON)' VENV='$(VENV)' sh scripts/setup.sh
 
-# Every call gets a folder of its own (runs/quickstart, runs/quickstart-2, ...): the launcher does
-# not write into a folder that holds a run, and nobody's earlier run is deleted.
+# $(call train,FOLDER,RECIPE,PACKAGE): every call gets a folder of its own (runs/quickstart,
+# runs/quickstart-2, ...): the launcher does not write into a folder that holds a run, and nobody's
+# earlier run is deleted.
+define train
+@run=runs/$(1); n=1; while [ -e "$$run" ]; do n=$$((n + 1)); run=runs/$(1)-$$n; done; \
+set -x; $(BIN)/launcher --recipe $(2) \
+    --config $(3)/configs/quickstart.yaml output_dir=$$run $(ARGS)
+endef
+
 quickstart: setup ## train a tiny FLUX ControlNet on the CPU, into runs/quickstart
-	@run=runs/quickstart; n=1; while [ -e "$$run" ]; do n=$$((n + 1)); run=runs/quickstart-$$n; done; \
-	set -x; $(BIN)/launcher --recipe flux_controlnet \
-	    --config flux_controlnet_plugin/configs/quickstart.yaml output_dir=$$run $(ARGS)
+	$(call train,quickstart,flux_controlnet,flux_controlnet_plugin)
+
+quickstart-lora: setup ## train LoRA adapters of a tiny FLUX on the CPU, into runs/quickstart-lora
+	$(call train,quickstart-lora,flux_lora_dreambooth,flux_lora_plugin)
 
 test: lint ## linters, type check, then all tests (one file: make test ARGS=tests/test_imports.py)
 	$(BIN)/python -m pytest $(ARGS)

@@ -64,6 +64,24 @@ def pack(latents: np.ndarray) -> np.ndarray:
     return patches.reshape(b, h // 2 * (w // 2), c * 4)
 
 
+def unpack(packed: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The inverse of `pack`: `[B, height/2 * width/2, 4C]` to `[B, C, height, width]`."""
+    b, _, channels = packed.shape
+    patches = packed.reshape(b, height // 2, width // 2, channels // 4, 2, 2)
+    return patches.transpose(0, 3, 1, 4, 2, 5).reshape(b, channels // 4, height, width)
+
+
+def decode(vae: Any, latents: np.ndarray) -> np.ndarray:
+    """Decode normalised latents `[B, C, h, w]` to uint8 images `[B, 8h, 8w, 3]`."""
+    import mindspore as ms
+    import numpy as np
+
+    latents = latents / vae.config.scaling_factor + vae.config.shift_factor
+    pixels = vae.decode(ms.Tensor(latents.astype(np.float32)).astype(vae.dtype))[0]
+    values = pixels.astype(ms.float32).asnumpy().transpose(0, 2, 3, 1)
+    return np.rint((np.clip(values, -1, 1) + 1) * 127.5).astype(np.uint8)
+
+
 def image_ids(height: int, width: int) -> np.ndarray:
     """Positions of the packed latents for the rotary embedding.
 

@@ -124,6 +124,23 @@ def build_dataset(config: Config, dist: Dist) -> Dataset:
 
 
 @_spec("owned")
+def prepare_data(config: Config, dataset: Dataset, say: Callable[[str], None]) -> Dataset:
+    """Make the data that do not exist yet (images of the class, for prior preservation).
+
+    Called once, when everything else has been checked and the output directory is this run's.
+    What is made belongs to the user: it stays, and the next run finds it in `build_dataset`.
+
+    Args:
+        config: the resolved configuration.
+        dataset: the samples from `build_dataset`, of which some cannot be read as yet.
+        say: shows the user a line; for what takes long.
+
+    Returns:
+        The samples, of which all can be read. Default: unchanged.
+    """
+
+
+@_spec("owned")
 def build_models(config: Config, stage: Stage) -> Models:
     """Load the parts that one stage needs, and only those.
 

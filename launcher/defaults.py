@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 from hooks import hookimpl
 
 if TYPE_CHECKING:
-    from hooks.types import Batch, Cache, Config, Models, StepOutput, TrainState
+    from hooks.types import Batch, Cache, Config, Dataset, Models, StepOutput, TrainState
+
+
+@hookimpl
+def prepare_data(dataset: Dataset) -> Dataset:
+    """Nothing to make."""
+    return dataset
 
 
 @hookimpl

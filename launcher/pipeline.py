@@ -54,6 +54,7 @@ def run(plugins: Plugins, resolved: Resolved, command_line: list[str], console: 
             recipe=plugins.recipe,
             plugins=plugins.files(),
         )
+        dataset = hook.prepare_data(config=config, dataset=dataset, say=console.headline)
         cache = precompute(config, hook, dataset, console)
         train(config, hook, dataset, cache, schedule, dist, run_dir, console)
 
@@ -168,10 +169,17 @@ def build_state(
     config: Config, hook: Any, models: Models, schedule: Schedule, dist: Dist, run_dir: RunDir
 ) -> TrainState:
     """Loss, optimizer and compiled step around the models."""
+    from mindspore import nn
+
     from launcher.training.step import TrainStep, dynamic_loss_scaler
 
     section = config.train
     loss = hook.build_loss(config=config, models=models)
+    if not isinstance(loss, nn.Cell):
+        raise UserError(
+            f"build_loss returned {loss!r}, and must return a mindspore.nn.Cell. `launcher hooks` "
+            "with the arguments of this run shows whose build_loss it is."
+        )
     parameters = models.trainable_parameters()
     if not parameters:
         raise UserError(
@@ -212,13 +220,20 @@ def describe(state: TrainState, samples: int, global_batch: int) -> str:
 
     counts = parameter_counts(state.models.cells())
     parts = ", ".join(
-        f"{name} {total / 1e6:,.2f} M ({'trained' if trained else 'frozen'})"
+        f"{name} {total / 1e6:,.2f} M ({_share(total, trained)})"
         for name, (total, trained) in counts.items()
     )
     return (
         f"training for {state.max_train_steps} steps of {global_batch} samples, "
         f"{samples} samples in the data set; {parts}"
     )
+
+
+def _share(total: int, trained: int) -> str:
+    """How much of a part is trained: all, nothing, or some, as with adapters."""
+    if trained in (0, total):
+        return "trained" if trained else "frozen"
+    return f"{trained / 1e6:,.2f} M of them trained"
 
 
 def config_text(plugins: Plugins, config: Config) -> str:

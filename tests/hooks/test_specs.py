@@ -35,6 +35,7 @@ def test_the_hooks_in_call_order():
         "config_sections",
         "check_config",
         "build_dataset",
+        "prepare_data",
         "build_models",
         "configure_trainable",
         "apply_precision",

@@ -140,6 +140,7 @@ def test_wrappers_work_on_every_hook(write, style):
         "config_sections": {},
         "check_config": {"config": None},
         "build_dataset": {"config": None, "dist": None},
+        "prepare_data": {"config": None, "dataset": [], "say": print},
         "build_models": {"config": None, "stage": "train"},
         "configure_trainable": {"config": None, "models": {}},
         "apply_precision": {"config": None, "models": {}},

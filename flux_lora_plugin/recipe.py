@@ -1,0 +1,161 @@
+"""Fine-tune FLUX.1 with LoRA adapters, on a subject (DreamBooth) or on captioned images.
+
+launcher --recipe flux_lora_dreambooth --config my_run.yaml
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hooks import hookimpl
+from hooks.types import Cache, CollateFn, Config, Models, Stage
+
+
+@hookimpl
+def config_sections() -> dict[str, type]:
+    from flux_lora_plugin.config import SECTIONS
+
+    return SECTIONS
+
+
+@hookimpl
+def check_config(config: Config) -> list[str]:
+    from flux_lora_plugin import class_images, models
+
+    data, loss = config.data, config.loss
+    problems = models.problems(config.model)
+    if data.class_images is not None:
+        problems += class_images.problems(**data.class_images)
+    elif loss.prior_loss_weight != type(loss).prior_loss_weight:
+        problems.append(
+            f"loss.prior_loss_weight is {loss.prior_loss_weight}, which is used only with "
+            f"data.with_prior_preservation=true"
+        )
+    return problems
+
+
+@hookimpl
+def build_dataset(config: Config) -> Any:
+    from flux_lora_plugin.data import build_dreambooth_dataset
+
+    data = config.data
+    return build_dreambooth_dataset(
+        source=data.source,
+        resolution=data.resolution,
+        instance_data_dir=data.instance_data_dir,
+        instance_prompt=data.instance_prompt,
+        image_column=data.image_column,
+        caption_column=data.caption_column,
+        class_images=data.class_images,
+    )
+
+
+@hookimpl
+def prepare_data(config: Config, dataset: Any, say: Callable[[str], None]) -> Any:
+    from flux_common.sampling import load_pipeline
+    from flux_lora_plugin import class_images
+    from launcher.training.precision import dtype_of
+
+    data, model = config.data, config.model
+    if not data.with_prior_preservation:
+        return dataset
+    class_images.make(
+        class_images.missing_files(data.class_data_dir, data.num_class_images),
+        lambda: load_pipeline(
+            model.pretrained_model_name_or_path,
+            revision=model.revision,
+            variant=model.variant,
+            dtype=dtype_of(config.precision.mixed_precision),
+        ),
+        class_prompt=data.class_prompt,
+        seed=config.train.seed,
+        size=data.size,
+        sample_batch_size=data.sample_batch_size,
+        num_inference_steps=data.num_inference_steps,
+        max_sequence_length=data.max_sequence_length,
+        say=say,
+    )
+    return dataset
+
+
+@hookimpl
+def build_models(config: Config, stage: Stage) -> Models:
+    from flux_lora_plugin import models
+
+    if stage == "precompute":
+        return Models(models.build_encoders(config.model))
+    return Models(models.build_networks(config.model, config.train.seed))
+
+
+@hookimpl
+def configure_trainable(models: Models) -> Models:
+    from flux_lora_plugin import adapters
+    from launcher.training.freeze import set_trainable
+
+    for cell in models.cells().values():
+        set_trainable(cell, False)
+        for parameter in adapters.parameters(cell).values():
+            parameter.requires_grad = True
+    return models
+
+
+@hookimpl
+def apply_precision(config: Config, models: Models) -> Models:
+    from flux_lora_plugin import adapters
+    from launcher.training.precision import compute_in, dtype_of
+
+    half = dtype_of(config.precision.mixed_precision)
+    for cell in models.cells().values():
+        for parameter in cell.get_parameters():
+            if not parameter.requires_grad:
+                parameter.set_dtype(half)
+        for layer in adapters.layers(cell):
+            compute_in(layer, half)  # its parameters stay float32
+    return models
+
+
+@hookimpl
+def precompute(config: Config, models: Models, dataset: Any, cache: Cache) -> Cache:
+    from flux_lora_plugin.encode import encode_dataset
+
+    encode_dataset(
+        models,
+        dataset,
+        cache,
+        length=config.data.max_sequence_length,
+        empty_prompt=config.loss.proportion_empty_prompts > 0,
+    )
+    return cache
+
+
+@hookimpl
+def build_collate_fn(config: Config, models: Models, dataset: Any, cache: Cache) -> CollateFn:
+    from flux_lora_plugin.collate import LoraCollate
+
+    loss, prior = config.loss, config.data.with_prior_preservation
+    return LoraCollate(
+        cache,
+        dataset,
+        models["scheduler"],
+        prior_loss_weight=loss.prior_loss_weight if prior else None,
+        proportion_empty_prompts=loss.proportion_empty_prompts,
+        **loss.density,
+    )
+
+
+@hookimpl
+def build_loss(config: Config, models: Models) -> Any:
+    from flux_common.config import network_inputs
+    from flux_lora_plugin.loss import FluxLoraLoss
+
+    inputs = network_inputs(config.data, config.loss, config.precision.mixed_precision)
+    return FluxLoraLoss(models["transformer"], models.get("text_encoder"), **inputs)
+
+
+@hookimpl
+def export_weights(models: Models, directory: Path) -> list[Path]:
+    from flux_lora_plugin.adapters import export_adapters
+
+    return [export_adapters(models.cells(), directory)]
