@@ -51,7 +51,8 @@ class Console:
             return
         with self._bar_hidden():
             if self._live and self._is_busy:
-                self._out.write("\r\033[K")  # the ticker's line, which it writes anew below
+                # The ticker's line, which it writes anew below.
+                self._out.write("\r" + " " * ((self._out.columns() or 80) - 1) + "\r")
             self._out.line(text)
 
     def result(self, text: str) -> None:
@@ -137,14 +138,14 @@ class Console:
         except (OSError, ValueError):
             # No file behind the stream, or no room for one more process: then without it.
             if self._live:
-                self._out.line(f"{text} ({note}) ...")
+                self._out.line(f"{text} ({note}) ..." if note else f"{text} ...")
             return None
 
     @contextmanager
     def _bar_hidden(self) -> Iterator[None]:
         """Take the bar off the terminal, if there is one, and put it back."""
         bar = self._progress
-        if bar is None:
+        if bar is None or self._is_busy:  # `busy` has hidden it
             yield
             return
         bar.hide()

@@ -60,7 +60,7 @@ def _main(text: str, note: str, start: float, seconds: float, live: bool, parent
             except OSError:
                 width = 80
             # One column stays free: a full line would wrap, and "\r" would not get back.
-            wordings = (f"{line} ({note})", line, f"... {passed}", "")
+            wordings = (f"{line} ({note})" if note else line, line, f"... {passed}", "")
             line = next(words for words in wordings if len(words) < width)
             show("\r" + line + " " * max(0, min(shown, width - 1) - len(line)))
             shown = len(line)

@@ -332,6 +332,20 @@ def test_on_a_terminal_it_counts_on_one_line_which_then_goes():
     assert screen[1].startswith("training:  50%")
 
 
+def test_what_is_said_meanwhile_stands_on_lines_of_its_own():
+    then = "console.headline('-> train_step'); busy(1.2)"
+    written, _ = on_terminal(COMPILING.format(seconds=1.2, then=then))
+    screen = on_screen(written)
+    assert screen[:2] == ["-> train_step", "compiled the training step in 2 s"]
+    assert screen[2].startswith("training:  50%")
+
+
+def test_without_a_note_there_are_no_brackets():
+    program = "with Console().busy('encoding', 'encoded'): busy(1.2)"
+    written, _ = on_terminal(program)
+    assert "\rencoding ... 1 s" in written and "(" not in written
+
+
 def test_on_a_narrow_terminal_the_time_is_what_stays():
     written, _ = on_terminal(COMPILING.format(seconds=0.5, then=""), columns=20)
     assert "\r... 0 s" in written
