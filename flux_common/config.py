@@ -32,7 +32,7 @@ class DataSection:
     sources: ClassVar[tuple[str, ...]] = ("dataset_name", "jsonl_for_train")
 
     dataset_name: str | None = option(
-        None, ask=True, help="folder with metadata.jsonl, Parquet or Arrow files, or a hub name"
+        None, help="folder with metadata.jsonl, Parquet or Arrow files, or a hub name"
     )
     dataset_config_name: str | None = option(None, help="configuration of a hub data set")
     jsonl_for_train: str | None = option(

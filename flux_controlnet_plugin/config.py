@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from flux_common.config import DataSection, LossSection, ModelSection
 from launcher.training.options import option
@@ -29,9 +29,9 @@ class ControlNetModelSection(ModelSection):
 class ControlNetDataSection(DataSection):
     """`data`: images, captions and control images."""
 
-    conditioning_image_column: str | None = option(
-        None, ask=True, help="column of the control image"
-    )
+    asks: ClassVar[tuple[str, ...]] = ("dataset_name", "conditioning_image_column")
+
+    conditioning_image_column: str | None = option(None, help="column of the control image")
     conditioning: Literal["canny", "gray", "blur"] | None = option(
         None, help="make the control image from the target instead of reading it"
     )

@@ -48,9 +48,11 @@ class LoraDataSection(DataSection):
 
     sources: ClassVar[tuple[str, ...]] = ("instance_data_dir", *DataSection.sources)
 
-    instance_data_dir: str | None = option(None, ask=True, help="folder of images of the subject")
+    asks: ClassVar[tuple[str, ...]] = ("instance_data_dir", "instance_prompt")
+
+    instance_data_dir: str | None = option(None, help="folder of images of the subject")
     instance_prompt: str | None = option(
-        None, ask=True, help="caption of every image that has none of its own"
+        None, help="caption of every image that has none of its own"
     )
     caption_column: str | None = option(
         None, help="column of the captions; null: instance_prompt for all"

@@ -227,23 +227,24 @@ def list_options(sections: Mapping[str, type], sources: Iterable[Source] = ()) -
     values, _, problems, _ = _collect(sections, sources)
     refuse(list(map(_sentence, problems)))
     return [
-        _option_info(name, option, values[name], _annotations(section)[option.name])
+        _option_info(name, section, option, values[name])
         for name, section in sections.items()
         for option in options_of(section).values()
     ]
 
 
-def _option_info(section: str, option: Any, values: Mapping[str, Any], kind: Any) -> OptionInfo:
+def _option_info(name: str, section: type, option: Any, values: Mapping[str, Any]) -> OptionInfo:
     bounds = describe_bounds(_bounds(option))
-    takes = describe(kind) + (f", {bounds}" if bounds else "")
+    takes = describe(_annotations(section)[option.name]) + (f", {bounds}" if bounds else "")
     has_default = option.name in values or not _is_required(option)
     return OptionInfo(
-        section=section,
+        section=name,
         name=option.name,
         takes=takes,
         help=option.metadata.get("help", ""),
         is_required=not has_default,
-        is_asked=not has_default or option.metadata.get("ask", False),
+        is_asked=not has_default
+        or (option.name in getattr(section, "asks", ()) and option.name not in values),
         default=values.get(option.name, _default(option)),
     )
 

@@ -7,6 +7,10 @@
         def problems(self) -> Iterable[str]:     # optional: checks across options
             ...
 
+A section's `asks: ClassVar[tuple[str, ...]]`, also optional, names options that a starting file
+(`launcher cp`) asks for although they have a default: of several options of which a run needs
+one, the usual one.
+
 The annotation says what an option takes: bool, int, float, str, Literal, `X | None`, list[X],
 tuple[X, ...], and unions of these. An int takes `1e3`, which is whole, but neither `3.7` nor
 `true`; a float takes `3` and `1e-5`, but neither `inf` nor `nan`. An option without default must
@@ -30,7 +34,6 @@ def option(
     gt: float | None = None,
     le: float | None = None,
     lt: float | None = None,
-    ask: bool = False,
 ) -> Any:
     """A dataclass field that is an option.
 
@@ -38,13 +41,7 @@ def option(
         default, default_factory: as for `dataclasses.field`; neither: the option is required.
         help: what it does, in a phrase.
         ge, gt, le, lt: bounds of a number, or of every number in a list.
-        ask: a starting file (`launcher cp`) asks for it although it has a default: the usual one
-            of several options of which a run needs one.
     """
     bounds = {"ge": ge, "gt": gt, "le": le, "lt": lt}
-    metadata = {
-        "help": help,
-        "bounds": {k: v for k, v in bounds.items() if v is not None},
-        "ask": ask,
-    }
+    metadata = {"help": help, "bounds": {k: v for k, v in bounds.items() if v is not None}}
     return dataclasses.field(default=default, default_factory=default_factory, metadata=metadata)

@@ -24,7 +24,9 @@ class PaintSection:
     '''`paint`: what the fence looks like.'''
 
     colour: str = option(help="as on the tin")
-    thinner: str | None = option(None, ask=True, help="turpentine or water")
+    asks = ("thinner",)
+
+    thinner: str | None = option(None, help="turpentine or water")
     coats: int = option(2, ge=1, help="layers of paint, " + "each of them thin, " * 12)
 
 
@@ -129,6 +131,7 @@ def test_the_recipes_own_file_changes_what_is_shown(cp, site):
     configs.mkdir()
     (configs / "fence.yaml").write_text("train: {seed: 5, output_dir: runs/fence}\n")
     text = cp("fence", "-")[1]
+    assert PLACEHOLDER not in text.partition("recipe:")[2]
     assert "\n  #seed: 5\n" in text
     assert "\n  #output_dir: runs/fence\n" in text
     assert cli.main(["--recipe", "fence", "--dry-run"]) == 0
