@@ -37,9 +37,13 @@ class _Attention(nn.Cell):
         return self.times(probabilities, value), probabilities
 
     def bprop(self, query, key, value, out, dout):
-        attended, probabilities = out
+        # Inside a cell with `to_float` the forward pass is cast operator by operator, and what
+        # arrives here is a mixture: all of it is brought to the dtype of the gradient.
         grad = dout[0]
         dtype = grad.dtype
+        attended, probabilities = out[0].astype(dtype), out[1].astype(dtype)
+        dtypes = query.dtype, key.dtype, value.dtype
+        query, key, value = query.astype(dtype), key.astype(dtype), value.astype(dtype)
         head_dim = grad.shape[-1]
         products = (grad * attended).astype(ms.float32).reshape((-1, head_dim))
         minus_row_sum = self.matmul(products, constant((head_dim, 1), -1.0))
@@ -50,9 +54,9 @@ class _Attention(nn.Cell):
         )
         grad_scores = probabilities * difference
         return (
-            self.times(grad_scores, key),
-            self.transposed_times(grad_scores, query),
-            self.transposed_times(probabilities, grad),
+            self.times(grad_scores, key).astype(dtypes[0]),
+            self.transposed_times(grad_scores, query).astype(dtypes[1]),
+            self.transposed_times(probabilities, grad).astype(dtypes[2]),
         )
 
 
