@@ -219,13 +219,14 @@ class Run:
                     path := self.folder / f"params_fixed_batch{suffix}_after_{count}.safetensors"
                 ).is_file()
             }
-            if not files:
+            recorded = [] if suffix else self.meta.get("losses_fixed_batch", [])
+            if not files and not recorded:
                 continue
             step, loss = self.step(clip)
-            for count in range(1, max(files) + 1):
+            for count in range(1, max([*files, len(recorded)]) + 1):
                 value, _, _ = step([inputs], LEARNING_RATE)
-                if not suffix and "losses_fixed_batch" in self.meta:
-                    losses.append(abs(value - self.meta["losses_fixed_batch"][count - 1]))
+                if count <= len(recorded):
+                    losses.append(abs(value - recorded[count - 1]))
                 if count in files:
                     parameters.append(parameter_difference(loss, files[count]))
         return parameters, losses

@@ -53,9 +53,16 @@ from torch_controlnet import (  # noqa: E402
 from transformers import AutoTokenizer, CLIPTextModel, T5EncoderModel  # noqa: E402
 
 GUIDANCE_SCALE = 3.5
-TEXT_LENGTH = 512
 LEARNING_RATE = 1e-3
 ADAMW = dict(betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2)
+INPUTS = (
+    "pixel_values", "conditioning_pixel_values", "clip_input_ids", "t5_input_ids", "eps_pixel",
+    "eps_control", "noise", "u",
+)  # fmt: skip
+COMPACT_BATCH = (
+    *INPUTS, "guidance", "prompt_embeds", "pooled_prompt_embeds", "pixel_moments_mean",
+    "pixel_moments_logvar", "control_moments_mean", "control_moments_logvar",
+)  # fmt: skip
 CAPTIONS = [
     "a red circle on a green background",
     "two blue squares and a long yellow line, drawn with a soft pencil",
@@ -81,6 +88,14 @@ def main() -> None:
     parser.add_argument("--rand", action="store_true", help="fill the layers that start at zero")
     parser.add_argument("--controlnet", type=Path, help="start weights instead of fresh ones")
     parser.add_argument("--no-guidance", action="store_true", help="drop the guidance embedding")
+    parser.add_argument(
+        "--text-length", type=int, default=512, help="T5 tokens of a new fixed batch (512)"
+    )
+    parser.add_argument(
+        "--compact",
+        action="store_true",
+        help="leave out what parity.py can do without: intermediate results, weights after steps",
+    )
     parser.add_argument("--steps20", action="store_true", help="20 steps on changing batches too")
     parser.add_argument("--case", help="name of the case (rand_d2s0)")
     parser.add_argument("--seed", type=int, default=0)
@@ -95,15 +110,18 @@ def main() -> None:
     save(parts.schedule(), options.out_dir / "scheduler.safetensors")
 
     file = options.out_dir / "fixed_batch.safetensors"
-    given = load_file(file) if file.is_file() else draw_batch(parts, options.height, options.width)
-    batch = complete_batch(parts, given)
-    if not file.is_file():
-        save(batch, file)
+    if file.is_file():
+        given = load_file(file)
+        batch = complete_batch(parts, given)
+    else:
+        given = draw_batch(parts, options.height, options.width, options.text_length)
+        batch = complete_batch(parts, given)
+        save({n: t for n, t in batch.items() if not options.compact or n in COMPACT_BATCH}, file)
     steps = None
     if options.steps20:
         file = options.out_dir / "steps20.safetensors"
         if not file.is_file():
-            save(draw_steps(parts, *given["pixel_values"].shape[-2:]), file)
+            save(draw_steps(parts, *given["pixel_values"].shape[-2:], text_length(given)), file)
         steps = load_file(file)
 
     case = options.case or (
@@ -116,8 +134,9 @@ def main() -> None:
         controlnet = make_controlnet(parts.transformer, options.double, options.single)
         if options.rand:
             fill_zero_layers(controlnet)
+    controlnet.register_to_config(_name_or_path=pipeline.name)  # no path of this machine
     controlnet.save_pretrained(folder / "controlnet_init")
-    record_case(parts, folder, batch, steps)
+    record_case(parts, folder, batch, steps, options.compact)
     print(folder)
 
 
@@ -140,7 +159,7 @@ class Parts:
     def schedule(self) -> dict[str, Tensor]:
         return {"sigmas": self.scheduler.sigmas, "timesteps": self.scheduler.timesteps}
 
-    def token_ids(self, captions: list[str]) -> dict[str, Tensor]:
+    def token_ids(self, captions: list[str], text_length: int) -> dict[str, Tensor]:
         """Token ids, padded to the full length."""
 
         def tokenize(tokenizer: Any, length: int) -> Tensor:
@@ -154,7 +173,7 @@ class Parts:
 
         return {
             "clip_input_ids": tokenize(self.tokenizer, self.tokenizer.model_max_length),
-            "t5_input_ids": tokenize(self.tokenizer_2, TEXT_LENGTH),
+            "t5_input_ids": tokenize(self.tokenizer_2, text_length),
         }
 
     def embed(self, ids: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -224,12 +243,14 @@ def draw_noise(parts: Parts, height: int, width: int, *leading: int) -> Tensor:
     return torch.randn(*leading, tokens, parts.transformer.config.in_channels)
 
 
-def draw_batch(parts: Parts, height: int, width: int, size: int = 2) -> dict[str, Tensor]:
+def draw_batch(
+    parts: Parts, height: int, width: int, text_length: int, size: int = 2
+) -> dict[str, Tensor]:
     """The inputs of the fixed batch: images, captions, and every random draw."""
     return {
         "pixel_values": draw_images(size, height, width),
         "conditioning_pixel_values": draw_images(size, height, width),
-        **parts.token_ids(CAPTIONS[:size]),
+        **parts.token_ids(CAPTIONS[:size], text_length),
         "eps_pixel": draw_eps(parts, height, width, size),
         "eps_control": draw_eps(parts, height, width, size),
         "noise": draw_noise(parts, height, width, size),
@@ -240,11 +261,7 @@ def draw_batch(parts: Parts, height: int, width: int, size: int = 2) -> dict[str
 @torch.no_grad()
 def complete_batch(parts: Parts, given: dict[str, Tensor]) -> dict[str, Tensor]:
     """All that is computed before the ControlNet runs, and the base model's own prediction."""
-    inputs = (
-        "pixel_values", "conditioning_pixel_values", "clip_input_ids", "t5_input_ids",
-        "eps_pixel", "eps_control", "noise", "u",
-    )  # fmt: skip
-    batch = {name: given[name] for name in inputs}
+    batch = {name: given[name] for name in INPUTS}
     batch |= parts.embed(batch)
     batch |= parts.noise_levels(batch["u"])
     for prefix, pixels, packed in (
@@ -261,8 +278,8 @@ def complete_batch(parts: Parts, given: dict[str, Tensor]) -> dict[str, Tensor]:
         }
     height, width = batch["pixel_values"].shape[-2:]
     batch["img_ids"] = image_ids(height // 16, width // 16)
-    batch["text_ids_2d"] = torch.zeros(TEXT_LENGTH, 3)
-    batch["text_ids"] = torch.zeros(len(batch["u"]), TEXT_LENGTH, 3)
+    batch["text_ids_2d"] = torch.zeros(text_length(batch), 3)
+    batch["text_ids"] = torch.zeros(len(batch["u"]), text_length(batch), 3)
     if parts.transformer.config.guidance_embeds:
         batch["guidance"] = torch.full((len(batch["u"]),), GUIDANCE_SCALE)
 
@@ -289,10 +306,12 @@ def complete_batch(parts: Parts, given: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def draw_steps(parts: Parts, height: int, width: int, steps: int = 20) -> dict[str, Tensor]:
+def draw_steps(
+    parts: Parts, height: int, width: int, text_length: int, steps: int = 20
+) -> dict[str, Tensor]:
     """Images with their embeddings, and which of them and which draws each step uses."""
     count, batch = len(CAPTIONS), 2
-    embeddings = parts.embed(parts.token_ids(CAPTIONS))
+    embeddings = parts.embed(parts.token_ids(CAPTIONS, text_length))
     return {
         "images_pixel_values": draw_images(count, height, width),
         "images_conditioning_pixel_values": draw_images(count, height, width),
@@ -302,7 +321,7 @@ def draw_steps(parts: Parts, height: int, width: int, steps: int = 20) -> dict[s
         "eps_control": draw_eps(parts, height, width, steps, batch),
         "noise": draw_noise(parts, height, width, steps, batch),
         "u": torch.randn(steps, batch).sigmoid(),
-        "text_ids_2d": torch.zeros(TEXT_LENGTH, 3),
+        "text_ids_2d": torch.zeros(text_length, 3),
     }
 
 
@@ -319,10 +338,14 @@ def loss_of(parts: Parts, controlnet: Any, batch: dict[str, Tensor]) -> ControlN
     return ControlNetLoss(
         controlnet,
         parts.transformer,
-        text_ids=torch.zeros(TEXT_LENGTH, 3),
+        text_ids=torch.zeros(text_length(batch), 3),
         image_ids=image_ids(height // 16, width // 16),
         guidance_scale=GUIDANCE_SCALE,
     )
+
+
+def text_length(batch: dict[str, Tensor]) -> int:
+    return batch["t5_input_ids"].shape[1]
 
 
 def fixed_inputs(batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
@@ -362,7 +385,11 @@ def step_inputs(parts: Parts, recorded: dict[str, Tensor], number: int) -> tuple
 
 
 def record_case(
-    parts: Parts, folder: Path, batch: dict[str, Tensor], steps: dict[str, Tensor] | None
+    parts: Parts,
+    folder: Path,
+    batch: dict[str, Tensor],
+    steps: dict[str, Tensor] | None,
+    compact: bool,
 ) -> None:
     """Forward, backward and the training runs of one case."""
 
@@ -424,7 +451,7 @@ def record_case(
             value, norm_value = train_step(*arguments)
             losses.append(value)
             norms.append(norm_value)
-            if number in kept:
+            if number in kept and not compact:
                 state = loss_module.controlnet.state_dict()
                 save(state, folder / f"params_{files}_after_{number}.safetensors")
         meta |= {f"losses_{key}": losses, f"grad_norms_{key}": norms}
@@ -433,6 +460,8 @@ def record_case(
                 f"losses_{key}": torch.tensor(losses),
                 f"grad_norms_{key}": torch.tensor(norms),
             }
+    if compact:
+        outputs = {n: t for n, t in outputs.items() if n in ("loss", "noise_pred") or "grad/" in n}
     save(outputs, folder / "outputs.safetensors")
     (folder / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
 
