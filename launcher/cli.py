@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         after Ctrl-C, 141 if the reader of the output has gone. Bugs are raised.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _open_closed_streams()
     try:
         verb, rest = _split_verb(arguments)
         verb(rest)
@@ -123,6 +124,20 @@ def _print_traceback(error: BaseException | None) -> None:
 
     if error is not None:
         traceback.print_exception(type(error), error, error.__traceback__)
+
+
+def _open_closed_streams() -> None:
+    """Let output go nowhere if the process was started without (`>&-`, some daemons).
+
+    Python has None for such a stream, and the next file that is opened gets its number: what
+    MindSpore writes to standard error would end up in `metrics.jsonl`.
+    """
+    import os
+
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+            setattr(sys, name, open(number, "w", closefd=False))  # noqa: SIM115
 
 
 def _output_is_closed() -> bool:

@@ -55,22 +55,32 @@ def interruptible(clean_up: Callable[[], object]) -> Iterator[None]:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Let SIGINT wait for the end of the block.
+    """Let the signals wait for the end of the block.
 
     For the import of MindSpore, which cannot be left half-way: its exit handlers then fail, and
     abort the process.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    # Not a mask: another thread would take the signal.
+    arrived: list[int] = []
+    before = {sig: signal.signal(sig, lambda number, _: arrived.append(number)) for sig in _SIGNALS}
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        for sig, handler in before.items():
+            signal.signal(sig, handler)
+        for number in arrived[:1]:
+            signal.raise_signal(number)
 
 
 def say_interrupted() -> None:
     """The one line that a run ends with that was interrupted."""
     with suppress(OSError, ValueError):
-        print("launcher: interrupted", file=sys.stderr, flush=True)
+        # On a terminal there stands half a line: the time so far, and ^C.
+        start = "\n" if sys.stderr.isatty() else ""
+        print(f"{start}launcher: interrupted", file=sys.stderr, flush=True)
 
 
 def _is_compiling(frame: FrameType | None) -> bool:

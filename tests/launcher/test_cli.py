@@ -437,6 +437,29 @@ def test_a_reader_that_has_gone_is_no_error(fence, site, arguments):
     assert done.returncode in (0, 128 + signal.SIGPIPE)  # argparse itself is content with it
 
 
+def test_without_standard_output_and_error(fence, site, tmp_path):
+    """As daemons start programs; their numbers must not go to the files that a run opens."""
+    program = f"""
+import sys
+from launcher import cli
+
+def verb(argv):
+    with open({str(tmp_path / "metrics.jsonl")!r}, "x") as file:
+        assert file.fileno() > 2
+    print("said")
+    print("said", file=sys.stderr)
+
+cli.VERBS["recipes"] = verb
+sys.exit(cli.main(["recipes"]))
+"""
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$0" -c "$1" >&- 2>&-', sys.executable, program],
+        env={**os.environ, "PYTHONPATH": path_of(site)},
+    )
+    assert done.returncode == 0
+    assert (tmp_path / "metrics.jsonl").read_text() == ""
+
+
 def test_a_broken_pipe_elsewhere_is_not_hidden(monkeypatch, capfd):
     def crash(argv):
         raise BrokenPipeError("a data loader's worker has gone")
