@@ -1,8 +1,8 @@
-"""Sums and means written as products with constant matrices.
+"""Means of rows, written as products with constant matrices.
 
-The CPU's reductions over the last or a middle axis take five to ten times as long as the same sum
-as a matrix product, and a mean that comes out of a product already repeated along the row needs no
-broadcast, which is slow too.
+The CPU's reductions over the last axis take five to ten times as long as the same mean as a matrix
+product, and a mean that comes out of a product already repeated along the row needs no broadcast,
+which is slow too.
 """
 
 import mindspore as ms
@@ -14,7 +14,6 @@ from mindspore.ops import constexpr
 _SQUARE_UP_TO = 256
 
 _matmul = ops.MatMul()
-_batch_matmul = ops.BatchMatMul()
 
 
 @constexpr
@@ -34,10 +33,3 @@ def row_means(rows):
 def repeat_along_row(column, size):
     """``column [n, 1] -> [n, size]``."""
     return _matmul(column, constant((1, size), 1.0))
-
-
-def token_sum(x):
-    """``x [b, s, c] -> [b, c]`` in the dtype of ``x``, summed over the tokens in float32."""
-    batch, tokens, channels = x.shape
-    total = _batch_matmul(constant((batch, 1, tokens), 1.0), x.astype(ms.float32))
-    return total.reshape((batch, channels)).astype(x.dtype)

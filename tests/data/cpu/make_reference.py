@@ -9,12 +9,13 @@ For every case of a function: inputs, a cotangent, the output, and the gradient 
 ``examples/quickstart/tiny-flux``: inputs, outputs, and some gradients.
 """
 
+import zlib
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, FluxTransformer2DModel
+from diffusers import AutoencoderKL, FluxControlNetModel, FluxTransformer2DModel
 from diffusers.models.embeddings import apply_rotary_emb, get_timestep_embedding
 from diffusers.models.normalization import (
     AdaLayerNormContinuous,
@@ -55,6 +56,12 @@ def rms(x, weight):
 def rotary_tables() -> tuple[torch.Tensor, torch.Tensor]:
     ids = torch.tensor([[0, 0, 0], [0, 1, 2], [0, 37, 63], [0, 5, 111.5]])
     return FluxPosEmbed(theta=10000, axes_dim=[4, 4, 8])(ids)
+
+
+def named_normal(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """A parameter's value as a function of its name; the test makes the same."""
+    generator = np.random.default_rng(zlib.crc32(name.encode()))
+    return (0.1 * generator.standard_normal(shape)).astype(np.float32)
 
 
 def function_cases() -> dict:
@@ -187,6 +194,70 @@ def transformer() -> dict[str, np.ndarray]:
     return saved
 
 
+def controlnet(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Gradients of a ControlNet through the frozen transformer, on :func:`transformer`'s inputs."""
+    base = FluxTransformer2DModel.from_pretrained(MODELS / "transformer").requires_grad_(False)
+    heads = {key: base.config[key] for key in ("attention_head_dim", "num_attention_heads")}
+    model = FluxControlNetModel.from_transformer(base, num_layers=1, num_single_layers=1, **heads)
+    for name, parameter in model.named_parameters():
+        if name.startswith("controlnet_"):  # zero in a fresh ControlNet
+            parameter.data = torch.from_numpy(named_normal(name, tuple(parameter.shape)))
+    prefix = "transformer/in/"
+    inputs = {
+        key.removeprefix(prefix): torch.from_numpy(value)
+        for key, value in inputs.items()
+        if key.startswith(prefix)
+    }
+    condition = torch.from_numpy(named_normal("condition", inputs["hidden_states"].shape))
+    double, single = model(**inputs, controlnet_cond=condition, return_dict=False)
+    out = base(
+        **inputs,
+        controlnet_block_samples=double,
+        controlnet_single_block_samples=single,
+        return_dict=False,
+    )[0]
+    loss = (out**2).mean()
+    loss.backward()
+    saved = {f"controlnet/grad/{name}": grad for name, grad in some(model).items()}
+    return saved | {"controlnet/loss": loss.detach().numpy()}
+
+
+def wide() -> dict[str, np.ndarray]:
+    """FLUX's own head size, no guidance, no single-stream blocks; weights from ``named_normal``."""
+    model = FluxTransformer2DModel(
+        num_layers=1,
+        num_single_layers=0,
+        attention_head_dim=128,
+        num_attention_heads=2,
+        joint_attention_dim=16,
+        pooled_projection_dim=8,
+        in_channels=4,
+        guidance_embeds=False,
+    )
+    for name, parameter in model.named_parameters():
+        parameter.data = torch.from_numpy(named_normal(name, tuple(parameter.shape)))
+    ids = torch.tensor([[0, row, column] for row in range(4) for column in range(2)]).float()
+    inputs = {
+        "hidden_states": draw(2, 8, 4),
+        "encoder_hidden_states": draw(2, 3, 16),
+        "pooled_projections": draw(2, 8),
+        "timestep": torch.tensor([0.9, 0.25]),
+        "img_ids": ids,
+        "txt_ids": torch.zeros(3, 3),
+    }
+    target = draw(2, 8, 4)
+    out = model(**inputs, return_dict=False)[0]
+    loss = ((out - target) ** 2).mean()
+    loss.backward()
+    saved = {f"wide/in/{name}": x.numpy() for name, x in inputs.items()}
+    saved |= {f"wide/grad/{name}": grad for name, grad in some(model).items()}
+    return saved | {
+        "wide/target": target.numpy(),
+        "wide/out": out.detach().numpy(),
+        "wide/loss": loss.detach().numpy(),
+    }
+
+
 def encoders() -> dict[str, np.ndarray]:
     clip = CLIPTextModel.from_pretrained(MODELS / "text_encoder")
     clip_ids = torch.randint(0, clip.config.vocab_size - 1, (2, 77), generator=GENERATOR)
@@ -220,6 +291,5 @@ def vae() -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
-    np.savez_compressed(
-        HERE / "reference.npz", **functions(), **tables(), **transformer(), **encoders(), **vae()
-    )
+    arrays = {**functions(), **tables(), **transformer(), **wide(), **encoders(), **vae()}
+    np.savez_compressed(HERE / "reference.npz", **arrays, **controlnet(arrays))

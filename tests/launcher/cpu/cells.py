@@ -210,6 +210,68 @@ class TransformerLoss(nn.Cell):
         return (difference * difference).mean(), out
 
 
+class WideLoss(nn.Cell):
+    """The same without guidance and without residuals."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def construct(
+        self, hidden_states, encoder_hidden_states, pooled_projections, timestep, img_ids,
+        txt_ids, target,
+    ):  # fmt: skip
+        out = self.model(
+            hidden_states=hidden_states,
+            encoder_hidden_states=encoder_hidden_states,
+            pooled_projections=pooled_projections,
+            timestep=timestep,
+            img_ids=img_ids,
+            txt_ids=txt_ids,
+            return_dict=False,
+        )[0]
+        difference = out - target
+        return (difference * difference).mean(), out
+
+
+class ControlNetLoss(nn.Cell):
+    """The prediction's mean square, through a ControlNet and the transformer."""
+
+    def __init__(self, controlnet, transformer):
+        super().__init__()
+        self.controlnet = controlnet
+        self.transformer = transformer
+
+    def construct(
+        self, condition, hidden_states, encoder_hidden_states, pooled_projections, timestep,
+        guidance, img_ids, txt_ids,
+    ):  # fmt: skip
+        double, single = self.controlnet(
+            hidden_states=hidden_states,
+            controlnet_cond=condition,
+            encoder_hidden_states=encoder_hidden_states,
+            pooled_projections=pooled_projections,
+            timestep=timestep,
+            img_ids=img_ids,
+            txt_ids=txt_ids,
+            guidance=guidance,
+            return_dict=False,
+        )
+        out = self.transformer(
+            hidden_states=hidden_states,
+            encoder_hidden_states=encoder_hidden_states,
+            pooled_projections=pooled_projections,
+            timestep=timestep,
+            img_ids=img_ids,
+            txt_ids=txt_ids,
+            guidance=guidance,
+            controlnet_block_samples=double,
+            controlnet_single_block_samples=single,
+            return_dict=False,
+        )[0]
+        return (out * out).mean()
+
+
 class VaeLoss(nn.Cell):
     """Reconstruction from the mean of the posterior; moments ``[b, 2 * channels, h, w]``."""
 
