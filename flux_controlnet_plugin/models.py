@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flux_common import loading, pipeline_folder
+from flux_common.controlnet_folder import controlnet_problems
 from flux_controlnet_plugin.config import ControlNetModelSection
 
 
@@ -41,8 +42,6 @@ def build_networks(section: ControlNetModelSection) -> dict[str, Any]:
 
 def problems(section: ControlNetModelSection) -> list[str]:
     """What would keep the parts from being loaded, seen without loading them."""
-    from flux_controlnet_plugin.controlnet import controlnet_problems
-
     layers = {name: getattr(section, name) for name in ("num_double_layers", "num_single_layers")}
     if section.controlnet_model_name_or_path is not None:
         # It brings its own: only what was asked for in so many words can contradict it.

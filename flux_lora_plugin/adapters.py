@@ -1,20 +1,19 @@
-"""LoRA adapters: checked, added through mindone's PEFT support, and exported for diffusers."""
+"""LoRA adapters: added through mindone's PEFT support, and exported for diffusers."""
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flux_common import loading, pipeline_folder
+from flux_common import loading
+from flux_common.adapter_targets import unmatched
 from flux_common.export import write_parameters
 from launcher.training.errors import UserError
 from launcher.training.random import generator
-from launcher.training.safetensors_files import read_header
 
 if TYPE_CHECKING:
     from mindspore import nn
@@ -26,70 +25,6 @@ WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
 CLIP_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")
 
 _ADAPTER = "default"  # PEFT's name for it; it stands in parameters' names, but not in files
-
-
-# -------------------------------------------------------------------------------------------
-# Which layers
-# -------------------------------------------------------------------------------------------
-
-
-def target_problems(
-    pretrained_model_name_or_path: str, targets: Sequence[str], variant: str | None = None
-) -> list[str]:
-    """What is wrong with the targets, seen from the headers of the transformer's weights.
-
-    Names on the hub are left alone; `add_adapters` checks them when the model is there.
-    """
-    folder = Path(pretrained_model_name_or_path).expanduser() / "transformer"
-    try:
-        files = pipeline_folder.weight_files(folder, variant)
-        headers = [read_header(file) for file in files]
-    except (UserError, OSError):
-        return []  # not local, or `pipeline_folder.problems` has more to say
-    layers = [
-        name.removesuffix(".weight")
-        for header in headers
-        for name, info in header.items()
-        if name.endswith(".weight") and len(info.shape) == 2
-    ]
-    return unmatched(targets, layers)
-
-
-def unmatched(targets: Iterable[str], layers: Iterable[str]) -> list[str]:
-    """Problems: targets that are neither a layer's name nor the end of one.
-
-    Args:
-        targets: as in PEFT's `target_modules`: `to_q` stands for every layer called `...to_q`.
-        layers: the names of the linear layers.
-    """
-    layers = list(layers)
-    endings: dict[str, None] = {}
-    for layer in layers:
-        # The parts behind the block's number: attn.to_out.0, to_out.0; never 0 alone.
-        parts = re.sub(r"^(single_)?transformer_blocks\.\d+\.", "", layer).split(".")
-        endings.update(
-            (".".join(parts[i:]), None) for i in range(len(parts)) if not parts[i].isdigit()
-        )
-    problems = []
-    for target in targets:
-        if any(layer == target or layer.endswith(f".{target}") for layer in layers):
-            continue
-        near = difflib.get_close_matches(target, endings, n=3, cutoff=0.5)
-        guess = (
-            f"Did you mean {' or '.join(near)}?"
-            if near
-            else (f"It has, for example, {', '.join(list(endings)[:4])}.")
-        )
-        problems.append(
-            f"model.lora_layers names {target!r}, but no linear layer of the transformer has a "
-            f"name that ends so. {guess}"
-        )
-    return problems
-
-
-# -------------------------------------------------------------------------------------------
-# Adding
-# -------------------------------------------------------------------------------------------
 
 
 def add_adapters(
@@ -105,12 +40,14 @@ def add_adapters(
     """
     import mindspore as ms
     import numpy as np
-    from mindspore import mint
+    from mindspore import mint, nn
 
     with loading.quiet():
         from mindone.peft import LoraConfig
 
-    linear = (n for n, cell in model.cells_and_names() if isinstance(cell, mint.nn.Linear))
+    linear = (
+        n for n, cell in model.cells_and_names() if isinstance(cell, (mint.nn.Linear, nn.Dense))
+    )
     problems = unmatched(targets, linear)
     if problems:
         raise UserError(" ".join(problems))
@@ -146,11 +83,6 @@ def parameters(model: nn.Cell) -> dict[str, Any]:
     }
 
 
-# -------------------------------------------------------------------------------------------
-# Export
-# -------------------------------------------------------------------------------------------
-
-
 def export_adapters(models: Mapping[str, nn.Cell], directory: Path) -> Path:
     """Write `pytorch_lora_weights.safetensors`, whole or not at all.
 
@@ -181,3 +113,14 @@ def export_adapters(models: Mapping[str, nn.Cell], directory: Path) -> Path:
     write_parameters(partial, weights, metadata=header)
     os.replace(partial, path)
     return path
+
+
+def export_problems(output_dir: str) -> list[str]:
+    """What `export_adapters` would replace, although it is no run's of this recipe."""
+    path = Path(output_dir).expanduser() / WEIGHTS_FILE
+    if not path.exists():
+        return []
+    return [
+        f"train.output_dir {output_dir!r} has a file {WEIGHTS_FILE} in it, which is where this run "
+        f"would write its weights. Choose another train.output_dir, or move the file away."
+    ]

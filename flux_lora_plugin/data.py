@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flux_lora_plugin.class_images import planned_files
-from launcher.training.dataset import ImageTextTable, open_table
+from flux_common.class_images import planned_files
+from launcher.training.dataset import ImageTextTable, Table, open_table
 from launcher.training.image_folder import ImageFolder, open_image_folder
 from launcher.training.images import height_and_width, resize_and_crop, to_float
 
@@ -80,8 +81,8 @@ def build_dreambooth_dataset(
     Args:
         source: arguments of `launcher.training.tables.open_table`.
         resolution: side of a square, or height and width; multiples of 16.
-        instance_data_dir: a folder of images, in place of the source's data set. With a
-            `caption_column` it is opened as a data set itself (it has a metadata.jsonl).
+        instance_data_dir: a folder of images, in place of the source's data set; with a
+            metadata.jsonl in it, or a `caption_column`, it is opened as a data set itself.
         instance_prompt: the caption of images without one.
         image_column, caption_column: of the data set.
         class_images: `class_data_dir`, `class_prompt` and `num_class_images`. Images that are
@@ -90,12 +91,13 @@ def build_dreambooth_dataset(
     Raises:
         UserError: something cannot be used, or is not there.
     """
+    table: Table
     if instance_data_dir is None:
         table = open_table(**source)
-    elif caption_column is not None:
+    elif caption_column is not None or Path(instance_data_dir, "metadata.jsonl").is_file():
         table = open_table(**{**source, "dataset_name": instance_data_dir})
     else:
-        limit = source.get("max_train_samples")
+        limit = source["max_train_samples"]
         table = open_image_folder(instance_data_dir, "data.instance_data_dir", limit)
     instances = ImageTextTable(table, [image_column], caption_column, instance_prompt)
     instances.check()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flux_common import loading, pipeline_folder
+from flux_common.adapter_targets import target_problems
 from flux_lora_plugin import adapters
 from flux_lora_plugin.config import LoraModelSection
 
@@ -44,7 +45,7 @@ def problems(section: LoraModelSection) -> list[str]:
     path = section.pretrained_model_name_or_path
     return [
         *pipeline_folder.problems(path, **_version(section)),
-        *adapters.target_problems(path, section.targets, section.variant),
+        *target_problems(path, section.targets, section.variant),
     ]
 
 

@@ -22,16 +22,17 @@ def config_sections() -> dict[str, type]:
 
 @hookimpl
 def check_config(config: Config) -> list[str]:
-    from flux_lora_plugin import class_images, models
+    from flux_common import class_images
+    from flux_lora_plugin import adapters, models
 
     data, loss = config.data, config.loss
-    problems = models.problems(config.model)
+    problems = models.problems(config.model) + adapters.export_problems(config.train.output_dir)
     if data.class_images is not None:
         problems += class_images.problems(**data.class_images)
     elif loss.prior_loss_weight != type(loss).prior_loss_weight:
         problems.append(
             f"loss.prior_loss_weight is {loss.prior_loss_weight}, which is used only with "
-            f"data.with_prior_preservation=true"
+            f"data.with_prior_preservation=true."
         )
     return problems
 
@@ -54,8 +55,8 @@ def build_dataset(config: Config) -> Any:
 
 @hookimpl
 def prepare_data(config: Config, dataset: Any, say: Callable[[str], None]) -> Any:
+    from flux_common import class_images
     from flux_common.sampling import load_pipeline
-    from flux_lora_plugin import class_images
     from launcher.training.precision import dtype_of
 
     data, model = config.data, config.model
@@ -139,9 +140,9 @@ def build_collate_fn(config: Config, models: Models, dataset: Any, cache: Cache)
         cache,
         dataset,
         models["scheduler"],
-        prior_loss_weight=loss.prior_loss_weight if prior else None,
-        proportion_empty_prompts=loss.proportion_empty_prompts,
         **loss.density,
+        proportion_empty_prompts=loss.proportion_empty_prompts,
+        prior_loss_weight=loss.prior_loss_weight if prior else None,
     )
 
 

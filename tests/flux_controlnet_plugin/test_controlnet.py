@@ -8,6 +8,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from flux_common import loading
+from flux_common.controlnet_folder import EXPORT_FOLDER, controlnet_problems
 from flux_controlnet_plugin import controlnet as controlnets
 from launcher.training import safetensors_files
 from launcher.training.errors import UserError
@@ -64,7 +65,7 @@ def edit(folder, **changes):
 
 
 def check(tiny_flux, folder, double=None, single=None):
-    return controlnets.controlnet_problems(
+    return controlnet_problems(
         str(tiny_flux), str(folder), num_double_layers=double, num_single_layers=single
     )
 
@@ -142,18 +143,14 @@ def test_a_transformer_that_is_part_of_another_cell(transformer):
 def test_impossible_numbers_of_layers(transformer, tiny_flux, double, single, message):
     with pytest.raises(UserError, match=message):
         controlnets.controlnet_from_transformer(transformer, double, single)
-    found = controlnets.controlnet_problems(
-        str(tiny_flux), num_double_layers=double, num_single_layers=single
-    )
+    found = controlnet_problems(str(tiny_flux), num_double_layers=double, num_single_layers=single)
     assert len(found) == 1
     with pytest.raises(UserError, match=message):
         raise UserError(found[0])
 
 
 def test_both_layer_mistakes_together(tiny_flux):
-    found = controlnets.controlnet_problems(
-        str(tiny_flux), num_double_layers=4, num_single_layers=4
-    )
+    found = controlnet_problems(str(tiny_flux), num_double_layers=4, num_single_layers=4)
     assert len(found) == 2
 
 
@@ -208,7 +205,7 @@ def test_a_folder_without_a_controlnet(tiny_flux, tmp_path):
 
 def test_a_folder_in_the_place_of_the_export_is_not_lost(tmp_path):
     assert controlnets.export_problems(str(tmp_path)) == []
-    target = tmp_path / controlnets.EXPORT_FOLDER
+    target = tmp_path / EXPORT_FOLDER
     target.mkdir()
     assert controlnets.export_problems(str(tmp_path)) == []
     (target / "notes.txt").touch()

@@ -44,7 +44,7 @@ def problems(class_data_dir: str, class_prompt: str, num_class_images: int) -> l
     option = f"data.class_data_dir is {class_data_dir!r}"
     folder = Path(class_data_dir).expanduser()
     if folder.exists() and not folder.is_dir():
-        return [f"{option}, which is a file; give a folder, or one to be made"]
+        return [f"{option}, which is a file; give a folder, or one to be made."]
     _, files, present = planned_files(class_data_dir, num_class_images)
     for name in (files[row] for row in present):
         try:
@@ -55,7 +55,7 @@ def problems(class_data_dir: str, class_prompt: str, num_class_images: int) -> l
         if prompt != class_prompt:
             return [
                 f"{option}, which holds images made for the prompt {prompt!r} ({name}), but "
-                f"data.class_prompt is {class_prompt!r}; give another folder, or delete this one"
+                f"data.class_prompt is {class_prompt!r}; give another folder, or delete this one."
             ]
     return []
 
