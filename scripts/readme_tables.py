@@ -11,7 +11,8 @@ import re
 import sys
 from pathlib import Path
 
-from flux_controlnet_plugin.config import SECTIONS as RECIPE_SECTIONS
+from flux_controlnet_plugin.config import SECTIONS as CONTROLNET_SECTIONS
+from flux_lora_plugin.config import SECTIONS as LORA_SECTIONS
 from hooks import specs
 from launcher.config import options_table
 from launcher.sections import SECTIONS
@@ -30,9 +31,17 @@ def hooks_table() -> str:
     return "\n".join(rows) + "\n"
 
 
+def lora_table(options: str) -> str:
+    """The rows of the LoRA recipe that are not in another recipe's table."""
+    rows = options_table(LORA_SECTIONS).splitlines(keepends=True)
+    known = set(options.splitlines(keepends=True)[2:])
+    return "".join(row for row in rows if row not in known)
+
+
 def updated(readme: str) -> str:
     """README.md with its generated tables made anew."""
-    tables = {"hooks": hooks_table(), "options": options_table({**SECTIONS, **RECIPE_SECTIONS})}
+    options = options_table({**SECTIONS, **CONTROLNET_SECTIONS})
+    tables = {"hooks": hooks_table(), "options": options, "LoRA options": lora_table(options)}
     for name, table in tables.items():
         pattern = rf"(<!-- {name}: .*? -->\n).*?(<!-- end of {name} -->)"
         readme, count = re.subn(
