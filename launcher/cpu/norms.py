@@ -3,10 +3,11 @@
 import numbers
 
 import mindspore as ms
-from mindspore import mint, nn, ops
+from mindspore import nn, ops
 
 from launcher.cpu.means import row_means
 from launcher.cpu.modulation import modulate
+from launcher.cpu.tensor_ops import chunk
 
 
 class _RmsNorm(nn.Cell):
@@ -85,18 +86,18 @@ def ada_layer_norm_zero_construct(
     if self.emb is not None:
         emb = self.emb(timestep, class_labels, hidden_dtype=hidden_dtype)
     emb = self.linear(self.silu(emb))
-    shift_msa, scale_msa, gate_msa, shift_mlp, scale_mlp, gate_mlp = mint.chunk(emb, 6, dim=1)
+    shift_msa, scale_msa, gate_msa, shift_mlp, scale_mlp, gate_mlp = chunk(emb, 6, dim=1)
     return modulate(self.norm(x), scale_msa, shift_msa), gate_msa, shift_mlp, scale_mlp, gate_mlp
 
 
 def ada_layer_norm_zero_single_construct(self, x, emb=None):
     """``AdaLayerNormZeroSingle.construct``."""
-    shift, scale, gate = mint.chunk(self.linear(self.silu(emb)), 3, dim=1)
+    shift, scale, gate = chunk(self.linear(self.silu(emb)), 3, dim=1)
     return modulate(self.norm(x), scale, shift), gate
 
 
 def ada_layer_norm_continuous_construct(self, x, conditioning_embedding):
     """``AdaLayerNormContinuous.construct``."""
     emb = self.linear(self.silu(conditioning_embedding).to(x.dtype))
-    scale, shift = mint.chunk(emb, 2, dim=1)
+    scale, shift = chunk(emb, 2, dim=1)
     return modulate(self.norm(x), scale, shift)

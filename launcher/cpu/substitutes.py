@@ -38,6 +38,7 @@ _TABLE = (
     (_MINT, "linspace", tensor_ops.linspace, "no kernel: LinSpaceExt"),
     (_MINT, "stack", tensor_ops.stack, "no kernel: StackExt"),
     (_MINT, "unbind", tensor_ops.unbind, "no kernel: StackExt, its gradient"),
+    (_MINT, "chunk", tensor_ops.chunk, "no kernel: Chunk, in graph mode of MindSpore 2.7"),
     (_MINT, "outer", tensor_ops.outer, "no kernel: Outer"),
     (_MINT, "full", tensor_ops.full, "no kernel: FillScalar"),
     (_MINT, "zeros_like", tensor_ops.zeros_like, "no kernel: ZerosLikeExt"),

@@ -33,6 +33,13 @@ def unbind(input, dim=0):
     return ops.unbind(input, dim)
 
 
+def chunk(input, chunks, dim=0):
+    """``mint.chunk`` into equal parts."""
+    if input.shape[dim] % chunks != 0:
+        raise ValueError(f"On CPU, chunk makes equal parts; {input.shape[dim]} is no multiple.")
+    return ops.Split(dim, chunks)(input)
+
+
 def outer(input, vec2):
     """``mint.outer`` of two vectors: ``[n], [m] -> [n, m]``."""
     return input.reshape((-1, 1)) * vec2.reshape((1, -1))

@@ -147,12 +147,14 @@ class TensorFunctions(nn.Cell):
 
     def construct(self, x, v, index):
         first, second = mint.unbind(x, 0)
+        left, middle, _ = mint.chunk(x, 3, dim=1)
         return (
             mint.arange(4).astype(ms.float32),
             mint.arange(1, 7, 2, dtype=ms.float32),
             mint.linspace(0, 1, 5),
             mint.stack((x, 2 * x), 1),
             first - second,
+            2 * left - middle,
             mint.outer(v, 2 * v),
             mint.full((2, 2), 1.5, dtype=ms.float32),
             mint.full(3, 2.0, dtype=ms.float32),

@@ -94,6 +94,7 @@ def test_tensor_functions(graph_mode):
         np.linspace(0, 1, 5),
         np.stack([x, 2 * x], 1),
         x[0] - x[1],
+        2 * x[:, :1] - x[:, 1:2],
         np.outer(v, 2 * v),
         np.full((2, 2), 1.5),
         np.full(3, 2.0),
@@ -128,7 +129,15 @@ def test_tensor_functions_have_gradients(graph_mode):
     grads, (table,) = ms.grad(total, (0, 1), ms.ParameterTuple([cell.embedding.weight]))(*inputs)
     counts = np.bincount(index.ravel(), minlength=5).astype(np.float32)
     rows = np.linalg.norm(x, axis=-1, keepdims=True)
-    expected = 3 + np.array([[1.0], [-1.0]]) + 2 + 2 + x / np.linalg.norm(x) + x / rows
+    expected = (
+        3
+        + np.array([[1.0], [-1.0]])
+        + np.array([2.0, -1.0, 0.0])
+        + 2
+        + 2
+        + x / np.linalg.norm(x)
+        + x / rows
+    )
     expected = expected + counts[:2, None] + 2 * x
     np.testing.assert_allclose(grads[0].asnumpy(), expected, rtol=1e-5)
     np.testing.assert_allclose(grads[1].asnumpy(), np.full(3, 4 * v.sum()), rtol=1e-6)
