@@ -47,18 +47,20 @@ def rms_norm(x, weight, eps):
 def rms_norm_construct(self, hidden_states):
     """``RMSNorm.construct`` of ``mindone.diffusers.models.normalization``.
 
-    The result has the dtype of the weight where that is a half-precision one, else the dtype that
-    multiplying the input by the weight gives, as in the original.
+    Returns:
+        The dtype of the weight where that is a half-precision one, else the dtype of the input.
+        The latter is what the original gives under ``to_float``, which casts the weight.
     """
+    dtype = hidden_states.dtype
     if self.weight is None:
         ones = ops.ones((hidden_states.shape[-1],), ms.float32)
-        return rms_norm(hidden_states, ones, self.eps).astype(hidden_states.dtype)
+        return rms_norm(hidden_states, ones, self.eps).astype(dtype)
     normed = rms_norm(hidden_states, self.weight, self.eps)
     if self.bias is not None:
         normed = normed + self.bias
     if self.weight.dtype == ms.float16 or self.weight.dtype == ms.bfloat16:
-        normed = normed.astype(self.weight.dtype)
-    return normed
+        dtype = self.weight.dtype
+    return normed.astype(dtype)
 
 
 def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):

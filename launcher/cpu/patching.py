@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 # The pairs that the tests in tests/launcher/cpu have passed with.
-KNOWN_VERSIONS = {"mindspore": ("2.10.0",), "mindone": ("0.5.0",)}
+KNOWN_VERSIONS = {"mindspore": ("2.7.0", "2.10.0"), "mindone": ("0.5.0",)}
 
 
 class UnsupportedVersionError(RuntimeError):
