@@ -114,11 +114,13 @@ class Run:
 
     def __init__(self, pipeline: str, folder: Path, batch: Arrays) -> None:
         from flux_common import loading
+        from flux_controlnet_plugin.collate import ControlNetCollate
 
         self.folder = folder
         self.meta: dict[str, Any] = json.loads((folder / "meta.json").read_text())
         self.transformer = loading.load_transformer(pipeline)
-        self.scheduler = loading.load_scheduler(pipeline)
+        # The loss cell's arguments for recorded draws: no cache and no captions are asked.
+        self.inputs = ControlNetCollate(None, None, loading.load_scheduler(pipeline)).assemble
         height, width = batch["pixel_values"].shape[-2:]
         self.size = (height // 16, width // 16)
         self.text_length = batch["prompt_embeds"].shape[1]
@@ -143,23 +145,6 @@ class Run:
             text_length=self.text_length,
             guidance_scale=self.guidance_scale,
             dtype=ms.float32,
-        )
-
-    def inputs(
-        self,
-        latents: np.ndarray,
-        control_latents: np.ndarray,
-        noise: np.ndarray,
-        u: np.ndarray,
-        prompt_embeds: np.ndarray,
-        pooled_prompt_embeds: np.ndarray,
-    ) -> tuple[np.ndarray, ...]:
-        """The loss cell's arguments for recorded draws."""
-        from flux_controlnet_plugin.collate import ControlNetCollate
-
-        collate = ControlNetCollate(None, None, self.scheduler)
-        return collate.assemble(
-            latents, control_latents, noise, u, prompt_embeds, pooled_prompt_embeds
         )
 
     def fixed_inputs(self, encoders: Encoders, batch: Arrays) -> tuple[np.ndarray, ...]:

@@ -7,6 +7,8 @@ from typing import Any
 import mindspore as ms
 from mindspore import Tensor, nn
 
+from flux_common.velocity import add_noise
+
 
 class Predict(nn.Cell):
     """What a `FluxControlNetLoss` predicts for its own arguments.
@@ -24,7 +26,6 @@ class Predict(nn.Cell):
     def construct(
         self, latents, control_latents, noise, sigmas, timesteps, weights, embeds, pooled
     ) -> Tensor:
-        sigmas = sigmas.reshape((-1, 1, 1))
-        noisy = (1 - sigmas) * latents + sigmas * noise
+        noisy = add_noise(latents, noise, sigmas)
         control = control_latents if self.with_controlnet else None
         return self.loss.predict(noisy, control, timesteps, embeds, pooled).astype(ms.float32)

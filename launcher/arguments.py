@@ -43,17 +43,18 @@ def new_parser(verb: str | None, usage: str, description: str, example: str) -> 
     )
 
 
+def add_variant_option(parser: argparse.ArgumentParser, help_text: str) -> None:
+    parser.add_argument(
+        "-p", "--plugin", metavar="PLUGIN", action="append", default=[], help=help_text
+    )
+
+
 def add_plugin_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recipe", metavar="NAME", help="the recipe; `launcher recipes` lists them"
     )
-    parser.add_argument(
-        "-p",
-        "--plugin",
-        metavar="PLUGIN",
-        action="append",
-        default=[],
-        help="a variant: a Python file, or the name of an installed one; repeatable",
+    add_variant_option(
+        parser, "a variant: a Python file, or the name of an installed one; repeatable"
     )
     parser.add_argument(
         "--config",

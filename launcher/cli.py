@@ -38,8 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _print_error(str(error))
         return 2
     except KeyboardInterrupt:
-        print("launcher: interrupted", file=sys.stderr)
-        return 130
+        from launcher.interrupt import INTERRUPTED, say_interrupted
+
+        say_interrupted()
+        return INTERRUPTED
     except BrokenPipeError:
         if not _output_is_closed():
             raise

@@ -113,8 +113,8 @@ class _Update(nn.Cell):
         if self.max_grad_norm is not None:
             factor = factor * ops.minimum(self.max_grad_norm / (norm + 1e-6), self.one)
         gradients = self.hyper_map(ops.partial(_scale, factor), gradients)
-        finite = ops.isfinite(norm)
         if self.loss_scaler is not None:
+            finite = ops.isfinite(norm)
             norm = ops.depend(norm, self.loss_scaler.adjust(finite))
             if finite:
                 norm = ops.depend(norm, self.apply_gradients(learning_rate, gradients))

@@ -6,7 +6,7 @@ import os
 import shlex
 from pathlib import Path
 
-from launcher.arguments import new_parser, parse, refuse_rest
+from launcher.arguments import add_variant_option, new_parser, parse, refuse_rest
 from launcher.training.errors import UserError
 
 
@@ -24,14 +24,9 @@ def cp(argv: list[str]) -> None:
     parser.add_argument(
         "file", metavar="FILE", help="the file to be written, or - to print what would be in it"
     )
-    parser.add_argument(
-        "-p",
-        "--plugin",
-        metavar="PLUGIN",
-        action="append",
-        default=[],
-        help="a variant that the run will use: the file names it and has its options, too; "
-        "repeatable",
+    add_variant_option(
+        parser,
+        "a variant that the run will use: the file names it and has its options, too; repeatable",
     )
     options, rest = parse(parser, argv)
     if options is None:

@@ -13,27 +13,6 @@ from mindspore import mint, nn, ops
 
 from launcher.cpu.rotary import rotate
 
-FUNCTIONS = (
-    "gelu_tanh",
-    "gelu_erf",
-    "layer_norm",
-    "layer_norm_plain",
-    "rms_norm",
-    "rms_norm_long",
-    "linear",
-    "conv2d",
-    "pad",
-    "mse_loss",
-    "attention",
-    "attention_scale",
-    "attention_keep_mask",
-    "attention_added_mask",
-    "attention_causal",
-    "rotate",
-    "ada_zero",
-    "ada_single",
-    "ada_continuous",
-)
 # Parameters of the layers below, in the order of the inputs they stand for.
 LAYER_INPUTS = {
     "layer_norm": ("layer_norm.weight", "layer_norm.bias"),

@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 
+from tests.launcher.cpu.functions import FUNCTIONS
+
 
 @pytest.fixture(scope="session")
 def reference(data_dir):
@@ -27,7 +29,7 @@ def run_functions(graph_mode, reference):
         network = cells.Functions(*tables, ms.Tensor(mask))
         parameters = network.parameters_dict()
         inputs, owners = [], []
-        for name in cells.FUNCTIONS:
+        for name in FUNCTIONS:
             layer = cells.LAYER_INPUTS.get(name, ())
             count = sum(key.startswith(f"function/{name}/in") for key in reference)
             values = [saved(f"function/{name}/in{i}").astype(dtype) for i in range(count)]
@@ -36,7 +38,7 @@ def run_functions(graph_mode, reference):
                 parameters[parameter].set_data(value)
             inputs += values[: count - len(layer)]
             owners += [name] * (count - len(layer))
-        cotangents = tuple(saved(f"function/{name}/cotangent") for name in cells.FUNCTIONS)
+        cotangents = tuple(saved(f"function/{name}/cotangent") for name in FUNCTIONS)
         trained = ms.ParameterTuple(parameters.values())
         names = list(parameters)
         step = ms.value_and_grad(
@@ -46,7 +48,7 @@ def run_functions(graph_mode, reference):
             has_aux=True,
         )
         (_, outputs), (input_grads, weight_grads) = step(*inputs)
-        grads = {name: [] for name in cells.FUNCTIONS}
+        grads = {name: [] for name in FUNCTIONS}
         for owner, grad in zip(owners, input_grads):
             grads[owner].append(grad)
         of_parameter = dict(zip(names, weight_grads))
@@ -54,7 +56,7 @@ def run_functions(graph_mode, reference):
             grads[name] += [of_parameter[parameter] for parameter in layer]
         return {
             name: (as_float32(out), [as_float32(grad) for grad in grads[name]])
-            for name, out in zip(cells.FUNCTIONS, outputs)
+            for name, out in zip(FUNCTIONS, outputs)
         }
 
     results = {}

@@ -3,27 +3,7 @@
 import numpy as np
 import pytest
 
-FUNCTIONS = (
-    "gelu_tanh",
-    "gelu_erf",
-    "layer_norm",
-    "layer_norm_plain",
-    "rms_norm",
-    "rms_norm_long",
-    "linear",
-    "conv2d",
-    "pad",
-    "mse_loss",
-    "attention",
-    "attention_scale",
-    "attention_keep_mask",
-    "attention_added_mask",
-    "attention_causal",
-    "rotate",
-    "ada_zero",
-    "ada_single",
-    "ada_continuous",
-)
+from tests.launcher.cpu.functions import FUNCTIONS
 
 
 def relative(actual, expected):
