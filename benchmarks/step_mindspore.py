@@ -21,17 +21,16 @@ def prepare() -> tuple[Callable[[int], float], dict[str, Any]]:
     import mindspore as ms
     from safetensors.numpy import load_file
 
-    import launcher.cpu
     from flux_common.loading import load_transformer
     from flux_controlnet_plugin.controlnet import controlnet_from_transformer
     from flux_controlnet_plugin.loss import FluxControlNetLoss
-    from launcher.training.device import set_up
+    from launcher.training import device
     from launcher.training.freeze import set_trainable
     from launcher.training.optim import AdamW
     from launcher.training.step import TrainStep
 
-    set_up("CPU", 0, "graph")
-    launcher.cpu.install()
+    device.set_up("CPU", 0, "graph")
+    device.supply_what_lacks()
 
     pipeline, file = sys.argv[1:]
     arrays = load_file(file)
@@ -49,7 +48,6 @@ def prepare() -> tuple[Callable[[int], float], dict[str, Any]]:
         size=tuple(arrays["size"].tolist()),
         text_length=arrays["prompt_embeds"].shape[2],
         guidance_scale=float(arrays["guidance_scale"]),
-        dtype=ms.float32,
     )
     parameters = loss.trainable_params()
     train_step = TrainStep(loss, AdamW(parameters), max_grad_norm=1.0)

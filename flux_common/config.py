@@ -123,16 +123,13 @@ class LossSection:
         return {name: getattr(self, name) for name in ("weighting_scheme", *_SHAPES)}
 
 
-def network_inputs(data: DataSection, loss: LossSection, mixed_precision: str) -> dict[str, Any]:
-    """The arguments of `flux_common.velocity.NetworkCall`."""
-    from launcher.training.precision import dtype_of
-
+def network_inputs(data: DataSection, loss: LossSection) -> dict[str, Any]:
+    """The arguments of `flux_common.velocity.NetworkCall` that the configuration settles."""
     height, width = data.size
     return {
         "size": (height // 16, width // 16),
         "text_length": data.max_sequence_length,
         "guidance_scale": loss.guidance_scale,
-        "dtype": dtype_of(mixed_precision),
     }
 
 

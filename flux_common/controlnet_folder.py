@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flux_common import pipeline_folder
+from flux_common.export import CONFIG_FILE
 from launcher.training.errors import UserError
 
 #: What a ControlNet and the transformer it steers must have in common: its outputs are added to
@@ -27,10 +28,8 @@ _SHARED = (
 
 _OPTION = "model.controlnet_model_name_or_path"
 
-#: The folder that `export_controlnet` makes, and what is in it: diffusers' names.
+#: The folder that `export_controlnet` makes.
 EXPORT_FOLDER = "controlnet"
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 
 
 def controlnet_problems(

@@ -27,6 +27,11 @@ def weighted_error(prediction: Tensor, latents: Tensor, noise: Tensor, weights: 
     return (weights.reshape((-1, 1, 1)) * ops.square(error)).mean()
 
 
+def parameter_dtype(network: Any) -> Any:
+    """The dtype that a network's own parameters are kept in (adapters come after them)."""
+    return next(iter(network.get_parameters())).dtype
+
+
 class NetworkCall(nn.Cell):
     """Calls a FLUX network (transformer or ControlNet) on a micro-batch.
 
@@ -37,7 +42,8 @@ class NetworkCall(nn.Cell):
         size: (height, width) of the packed latents: a sixteenth of the image's.
         text_length: T5 tokens per caption.
         guidance_scale: what a guidance-distilled model is told.
-        dtype: what the networks compute in; their inputs are cast to it.
+        dtype: the inputs are cast to it. A network that computes in another one (`to_float`)
+            casts them itself.
     """
 
     def __init__(

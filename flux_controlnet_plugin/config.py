@@ -39,11 +39,12 @@ class ControlNetDataSection(DataSection):
     def problems(self) -> Iterable[str]:
         """Checks across options."""
         yield from super().problems()
-        if (self.conditioning_image_column is None) == (self.conditioning is None):
-            given = "neither is" if self.conditioning is None else "both are"
+        # With neither, a variant may have control images of its own: `build_dataset` tells.
+        if self.conditioning_image_column is not None and self.conditioning is not None:
             yield (
-                "exactly one of data.conditioning_image_column (read control images) and "
-                f"data.conditioning (make them: canny, gray, blur) is needed; {given} set"
+                f"data.conditioning_image_column is {self.conditioning_image_column!r} (read "
+                f"control images) and data.conditioning is {self.conditioning!r} (make them); "
+                f"leave out one of them"
             )
 
 

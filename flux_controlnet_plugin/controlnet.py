@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from flux_common import controlnet_folder, loading, pipeline_folder
-from flux_common.controlnet_folder import CONFIG_FILE, EXPORT_FOLDER, WEIGHTS_FILE
-from flux_common.export import as_float32, write_parameters
-from launcher.training import atomic
+from flux_common.controlnet_folder import EXPORT_FOLDER
+from flux_common.export import WEIGHTS_FILE, as_float32, export_model
 from launcher.training.errors import UserError
 
 if TYPE_CHECKING:
@@ -113,11 +110,7 @@ def export_controlnet(
     Returns:
         The two files.
     """
-    target = Path(directory) / EXPORT_FOLDER
-    with atomic.folder(target, replace=True) as work:
-        (work / CONFIG_FILE).write_text(json.dumps(_export_config(controlnet), indent=2) + "\n")
-        write_parameters(work / WEIGHTS_FILE, loading.file_names(controlnet), dtype=dtype)
-    return [target / CONFIG_FILE, target / WEIGHTS_FILE]
+    return export_model(controlnet, Path(directory) / EXPORT_FOLDER, dtype=dtype)
 
 
 def export_problems(output_dir: str) -> list[str]:
@@ -131,14 +124,3 @@ def export_problems(output_dir: str) -> list[str]:
         f"where this run would write its weights. Choose another train.output_dir, or move the "
         f"folder away."
     ]
-
-
-def _export_config(controlnet: Any) -> dict[str, Any]:
-    """The arguments of the class and what diffusers itself adds; nothing that is left over from
-    the transformer's configuration, and no path of this machine."""
-    arguments = list(inspect.signature(type(controlnet).__init__).parameters)[1:]
-    config = {
-        "_class_name": "FluxControlNetModel",
-        "_diffusers_version": controlnet.config["_diffusers_version"],
-    }
-    return config | {name: controlnet.config[name] for name in sorted(arguments)}

@@ -10,7 +10,7 @@ sample = dataset[0]   # sample.target, sample.condition: float32 [3, 64, 64] in 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -49,12 +49,16 @@ class ControlNetDataset:
         table: images and captions; its image columns are the target and, if `conditioning` is
             None, the control image.
         height, width: training resolution in pixels.
-        conditioning: which condition to make from the target (`canny`, `gray`, `blur`); None:
-            the data set has control images.
+        conditioning: makes the control image from the target, both uint8 `[H, W, 3]`; None: the
+            data set has control images.
     """
 
     def __init__(
-        self, table: ImageTextTable, height: int, width: int, conditioning: str | None = None
+        self,
+        table: ImageTextTable,
+        height: int,
+        width: int,
+        conditioning: Callable[[Array], Array] | None = None,
     ) -> None:
         self.table = table
         self.height = height
@@ -69,7 +73,7 @@ class ControlNetDataset:
         row = self.table[index]
         images = [resize_and_crop(image, self.height, self.width) for image in row.images]
         if self.conditioning is not None:
-            images.append(CONDITIONS[self.conditioning](images[0]))
+            images.append(self.conditioning(images[0]))
         target, condition = (to_float(image) for image in images)
         return Sample(target, condition, row.captions, row.row)
 
@@ -87,7 +91,7 @@ def build_controlnet_dataset(
     image_column: str = "image",
     conditioning_image_column: str | None = None,
     caption_column: str = "text",
-    conditioning: str | None = None,
+    conditioning: str | Callable[[Array], Array] | None = None,
     max_train_samples: int | None = None,
     cache_dir: str | None = None,
     check: bool = True,
@@ -103,8 +107,8 @@ def build_controlnet_dataset(
         image_column: the target images.
         conditioning_image_column: the control images.
         caption_column: a caption or a list of them.
-        conditioning: `canny`, `gray` or `blur`: make the control image from the target. Either
-            this or `conditioning_image_column`.
+        conditioning: `canny`, `gray` or `blur`, or a function from uint8 `[H, W, 3]` to the same:
+            make the control image from the target. Either this or `conditioning_image_column`.
         check: False leaves out the check of every row, where another process has done it.
 
     Raises:
@@ -113,23 +117,26 @@ def build_controlnet_dataset(
     height, width = height_and_width(resolution)
     if conditioning is None and conditioning_image_column is None:
         raise UserError(
-            "there is no control image: set conditioning_image_column to the column of the data "
-            f"set that holds it, or conditioning to one of {', '.join(CONDITIONS)} to make it from "
-            "the image."
+            "there is no control image: set data.conditioning_image_column to the column of the "
+            f"data set that holds it, or data.conditioning to one of {', '.join(CONDITIONS)} to "
+            "make it from the image."
         )
     if conditioning is not None and conditioning_image_column is not None:
+        name = getattr(conditioning, "__name__", repr(conditioning))
         raise UserError(
-            f"the control image is given twice: conditioning_image_column is "
-            f"{conditioning_image_column!r} and conditioning is {conditioning!r}. Leave out one "
-            "of them."
+            f"the control image is given twice: data.conditioning_image_column is "
+            f"{conditioning_image_column!r}, and data.conditioning is {name}. Leave out one "
+            f"of them."
         )
+    if isinstance(conditioning, str):
+        if conditioning not in CONDITIONS:
+            raise UserError(
+                f"conditioning is {conditioning!r}, and must be one of {', '.join(CONDITIONS)}."
+            )
+        conditioning = CONDITIONS[conditioning]
     image_columns = [image_column]
     if conditioning_image_column is not None:
         image_columns.append(conditioning_image_column)
-    elif conditioning not in CONDITIONS:
-        raise UserError(
-            f"conditioning is {conditioning!r}, and must be one of {', '.join(CONDITIONS)}."
-        )
     table = ImageTextTable(
         open_table(
             dataset_name=dataset_name,

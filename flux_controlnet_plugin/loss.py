@@ -6,7 +6,7 @@ from typing import Any
 
 from mindspore import Tensor, nn
 
-from flux_common.velocity import NetworkCall, add_noise, weighted_error
+from flux_common.velocity import NetworkCall, add_noise, parameter_dtype, weighted_error
 
 
 class FluxControlNetLoss(nn.Cell):
@@ -18,19 +18,21 @@ class FluxControlNetLoss(nn.Cell):
     `train_controlnet_flux.py`, where all weights are 1.
 
     Args:
-        controlnet: a `FluxControlNetModel`; trained.
-        transformer: a `FluxTransformer2DModel`; frozen, but gradients pass through it.
-        inputs: `size`, `text_length`, `guidance_scale` and `dtype`, see
-            `flux_common.velocity.NetworkCall`.
+        controlnet: a `FluxControlNetModel`; None: the transformer runs by itself.
+        transformer: a `FluxTransformer2DModel`; also where it is frozen, gradients pass through it.
+        inputs: `size`, `text_length` and `guidance_scale`, see `flux_common.velocity.NetworkCall`.
+
+    The networks' inputs are in the dtype of the transformer's parameters.
     """
 
-    def __init__(self, controlnet: Any, transformer: Any, **inputs: Any) -> None:
+    def __init__(self, controlnet: Any | None, transformer: Any, **inputs: Any) -> None:
         super().__init__()
         self.controlnet = controlnet
         self.transformer = transformer
-        self.network_call = NetworkCall(**inputs)
-        self.dtype = inputs["dtype"]
-        self.controlnet_takes_guidance = controlnet.config.guidance_embeds
+        self.dtype = parameter_dtype(transformer)
+        self.network_call = NetworkCall(**inputs, dtype=self.dtype)
+        self.has_controlnet = controlnet is not None
+        self.controlnet_takes_guidance = self.has_controlnet and controlnet.config.guidance_embeds
         self.transformer_takes_guidance = transformer.config.guidance_embeds
 
     def construct(
@@ -61,6 +63,10 @@ class FluxControlNetLoss(nn.Cell):
         prediction = self.predict(
             noisy, control_latents, timesteps, prompt_embeds, pooled_prompt_embeds
         )
+        return self.error(prediction, latents, noise, weights)
+
+    def error(self, prediction: Tensor, latents: Tensor, noise: Tensor, weights: Tensor) -> Tensor:
+        """float32 scalar: how far the prediction is off. A subclass may measure it otherwise."""
         return weighted_error(prediction, latents, noise, weights)
 
     def predict(
@@ -73,7 +79,7 @@ class FluxControlNetLoss(nn.Cell):
     ) -> Tensor:
         """The velocity `[B, L, C]`; with `control_latents` None, the base model's own."""
         samples, single_samples = None, None
-        if control_latents is not None:
+        if self.has_controlnet and control_latents is not None:
             samples, single_samples = self.network_call(
                 self.controlnet,
                 self.controlnet_takes_guidance,

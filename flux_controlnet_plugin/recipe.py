@@ -65,10 +65,10 @@ def apply_precision(config: Config, models: Models) -> Models:
 
     half = dtype_of(config.precision.mixed_precision)
     for name, cell in models.cells().items():
-        if name in ("vae", "transformer"):
-            cast_parameters(cell, half)
-        elif name == "controlnet":
+        if cell.trainable_params():
             compute_in(cell, half)  # parameters stay float32
+        elif name not in ("text_encoder", "text_encoder_2"):
+            cast_parameters(cell, half)
     return models  # the text encoders stay float32 altogether
 
 
@@ -105,8 +105,8 @@ def build_loss(config: Config, models: Models) -> Any:
     from flux_common.config import network_inputs
     from flux_controlnet_plugin.loss import FluxControlNetLoss
 
-    inputs = network_inputs(config.data, config.loss, config.precision.mixed_precision)
-    return FluxControlNetLoss(models["controlnet"], models["transformer"], **inputs)
+    inputs = network_inputs(config.data, config.loss)
+    return FluxControlNetLoss(models.get("controlnet"), models["transformer"], **inputs)
 
 
 @hookimpl

@@ -6,7 +6,7 @@ from typing import Any
 
 from mindspore import Tensor, nn
 
-from flux_common.velocity import NetworkCall, add_noise, weighted_error
+from flux_common.velocity import NetworkCall, add_noise, parameter_dtype, weighted_error
 
 
 class FluxLoraLoss(nn.Cell):
@@ -15,8 +15,9 @@ class FluxLoraLoss(nn.Cell):
     Args:
         transformer: a `FluxTransformer2DModel` with adapters.
         text_encoder: a `CLIPTextModel` with adapters; None: its output is given.
-        inputs: `size`, `text_length`, `guidance_scale` and `dtype`, see
-            `flux_common.velocity.NetworkCall`.
+        inputs: `size`, `text_length` and `guidance_scale`, see `flux_common.velocity.NetworkCall`.
+
+    The networks' inputs are in the dtype of the transformer's own parameters.
     """
 
     def __init__(self, transformer: Any, text_encoder: Any = None, **inputs: Any) -> None:
@@ -24,7 +25,7 @@ class FluxLoraLoss(nn.Cell):
         self.transformer = transformer
         self.text_encoder = text_encoder
         self.trains_text_encoder = text_encoder is not None
-        self.network_call = NetworkCall(**inputs)
+        self.network_call = NetworkCall(**inputs, dtype=parameter_dtype(transformer))
         self.takes_guidance = transformer.config.guidance_embeds
 
     def construct(
@@ -48,6 +49,10 @@ class FluxLoraLoss(nn.Cell):
         """
         noisy = add_noise(latents, noise, sigmas)
         prediction = self.predict(noisy, timesteps, prompt_embeds, text)
+        return self.error(prediction, latents, noise, weights)
+
+    def error(self, prediction: Tensor, latents: Tensor, noise: Tensor, weights: Tensor) -> Tensor:
+        """float32 scalar: how far the prediction is off. A subclass may measure it otherwise."""
         return weighted_error(prediction, latents, noise, weights)
 
     def predict(

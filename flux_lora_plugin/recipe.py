@@ -151,7 +151,7 @@ def build_loss(config: Config, models: Models) -> Any:
     from flux_common.config import network_inputs
     from flux_lora_plugin.loss import FluxLoraLoss
 
-    inputs = network_inputs(config.data, config.loss, config.precision.mixed_precision)
+    inputs = network_inputs(config.data, config.loss)
     return FluxLoraLoss(models["transformer"], models.get("text_encoder"), **inputs)
 
 

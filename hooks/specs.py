@@ -22,6 +22,13 @@ wants the recipe's own answer calls it: hook implementations are plain module fu
         return models
 
 `@hookimpl(wrapper=True)` wraps any hook whoever owns it (timing, guards); see pluggy.
+
+A launcher, whichever it is, calls the hooks in the order of this file. It brings two sections of
+the configuration, `train` (with `output_dir` and `seed`) and `precision` (with
+`mixed_precision`: no, fp16 or bf16), and answers the hooks whose documentation names a default.
+Before `prepare_data` it has chosen the device (`launcher.training.device`: `set_up`,
+`supply_what_lacks`); in the `precompute` stage it freezes what `build_models` returned.
+`examples/own_launcher.py` is one such, of a page.
 """
 
 from __future__ import annotations
@@ -158,7 +165,7 @@ def build_models(config: Config, stage: Stage) -> Models:
 
 @_spec("owned")
 def configure_trainable(config: Config, models: Models) -> Models:
-    """Freeze and unfreeze parameters; nothing else.
+    """Say what is trained: set `requires_grad` on every parameter.
 
     Called in the `train` stage; in `precompute` the launcher freezes everything.
 
@@ -167,7 +174,8 @@ def configure_trainable(config: Config, models: Models) -> Models:
         models: the parts of the `train` stage.
 
     Returns:
-        The same parts, with `requires_grad` set on every parameter.
+        The parts that the step needs. One that is left out here is not in memory any more when
+        the step runs.
     """
 
 
@@ -175,12 +183,15 @@ def configure_trainable(config: Config, models: Models) -> Models:
 def apply_precision(config: Config, models: Models) -> Models:
     """Set the parameter dtype and the computation dtype of every part. Called in both stages.
 
+    Default: frozen parts are kept in the dtype of `precision.mixed_precision`; trained ones are
+    kept in float32 and compute in it.
+
     Args:
         config: the resolved configuration.
         models: the parts, after `configure_trainable`.
 
     Returns:
-        The same parts, cast.
+        The same parts, cast. What their parameters are kept in is what they are fed.
     """
 
 

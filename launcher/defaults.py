@@ -19,14 +19,9 @@ def prepare_data(dataset: Dataset) -> Dataset:
 @hookimpl
 def apply_precision(config: Config, models: Models) -> Models:
     """Frozen parts are kept in the computation dtype, trained ones in float32."""
-    from launcher.training.precision import cast_parameters, compute_in, dtype_of
+    from launcher.training import precision
 
-    dtype = dtype_of(config.precision.mixed_precision)
-    for cell in models.cells().values():
-        if cell.trainable_params():
-            compute_in(cell, dtype)
-        else:
-            cast_parameters(cell, dtype)
+    precision.apply(models, config.precision.mixed_precision)
     return models
 
 

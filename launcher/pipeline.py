@@ -40,7 +40,7 @@ def run(plugins: Plugins, resolved: Resolved, command_line: list[str], console: 
     device = choose_device(config)
     dataset = hook.build_dataset(config=config, dist=dist)
     schedule = Schedule(config.train, len(dataset), dist)
-    supply_what_lacks(device)
+    supply_what_lacks()
     text = config_text(plugins, config)
     with (
         RunDir.claim(config.train.output_dir, text, is_main=dist.is_main) as run_dir,
@@ -142,25 +142,23 @@ def choose_device(config: Config) -> str:
     return chosen
 
 
-def supply_what_lacks(device: str) -> None:
+def supply_what_lacks() -> None:
     """On CPU, supply what MindSpore lacks there. Imports the models' library: it takes seconds,
     so mistakes in the data are looked for before."""
-    if device == "CPU":
-        import launcher.cpu
+    from launcher.training import device
 
-        launcher.cpu.install()
+    device.supply_what_lacks()
 
 
 def prepare_models(config: Config, hook: Any, stage: Stage) -> Models:
     """Load, freeze and cast the parts of a stage."""
-    from launcher.training.freeze import set_trainable
+    from launcher.training.freeze import freeze
 
     models: Models = hook.build_models(config=config, stage=stage)
     if stage == "train":
         models = hook.configure_trainable(config=config, models=models)
     else:
-        for cell in models.cells().values():
-            set_trainable(cell, False)
+        freeze(models.cells().values())
     models = hook.apply_precision(config=config, models=models)
     return models
 

@@ -10,11 +10,10 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="session")
 def graph_mode():
     """MindSpore on CPU in graph mode, with the launcher's substitutes: as in a run."""
-    import launcher.cpu
-    from launcher.training.device import set_up
+    from launcher.training import device
 
-    set_up("CPU", 0, "graph")
-    launcher.cpu.install()
+    device.set_up("CPU", 0, "graph")
+    device.supply_what_lacks()
 
 
 @pytest.fixture(scope="session")

@@ -192,7 +192,7 @@ def test_several_mistakes_together(refused):
         ({"mixed_precision": "fp8"}, ["'fp8'", "no, fp16, bf16"]),
         ({"device": "cuda"}, ["'cuda'", "auto, Ascend, CPU"]),
         ({"num_train_epochs": 1.5}, ["'1.5'", "a whole number"]),
-        ({"conditioning": "canny"}, ["data.conditioning_image_column", "both are set"]),
+        ({"conditioning": "canny"}, ["data.conditioning_image_column", "leave out one"]),
         ({"dataset_name": None}, ["data.dataset_name", "neither is set"]),
         ({"num_double_layers": 3}, ["num_double_layers is 3", "only 2", "to 2 or less"]),
         ({"lr_warmup_steps": 5}, ["lr_warmup_steps is 5", "constant has no warm-up"]),

@@ -49,6 +49,20 @@ def set_up(device: str, device_id: int, mode: str) -> str:
     return chosen
 
 
+def supply_what_lacks() -> None:
+    """On the CPU, put equivalents in the place of what MindSpore lacks there (`launcher.cpu`).
+
+    To be called after `set_up` and before a model is built, by whoever drives the hooks. On an
+    NPU there is nothing to do. Imports MindONE, which takes seconds.
+    """
+    import mindspore as ms
+
+    if ms.get_context("device_target") == "CPU":
+        import launcher.cpu
+
+        launcher.cpu.install()
+
+
 def _npu_count() -> int:
     """Number of Ascend NPUs that MindSpore can use."""
     import mindspore as ms

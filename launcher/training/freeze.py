@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -10,6 +10,12 @@ def set_trainable(cell: Any, trainable: bool) -> None:
     """Set `requires_grad` on every parameter of a cell."""
     for parameter in cell.get_parameters():
         parameter.requires_grad = trainable
+
+
+def freeze(cells: Iterable[Any]) -> None:
+    """Leave nothing to train in these cells."""
+    for cell in cells:
+        set_trainable(cell, False)
 
 
 def parameter_counts(cells: Mapping[str, Any]) -> dict[str, tuple[int, int]]:

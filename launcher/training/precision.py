@@ -32,6 +32,26 @@ def check(name: str, device: str) -> None:
         )
 
 
+def apply(models: Any, name: str) -> Any:
+    """Keep frozen parts in the dtype of `name`, and those with trained parameters in float32; both
+    compute in that dtype. The default of `apply_precision`.
+
+    Args:
+        models: a `hooks.types.Models`, whose parts know what is trained.
+        name: as `dtype_of` takes it.
+
+    Returns:
+        The models.
+    """
+    dtype = dtype_of(name)
+    for cell in models.cells().values():
+        if cell.trainable_params():
+            compute_in(cell, dtype)
+        else:
+            cast_parameters(cell, dtype)
+    return models
+
+
 def cast_parameters(cell: Any, dtype: Any) -> Any:
     """Keep every parameter of a cell in `dtype`; the cell then computes in it. Returns the cell."""
     for parameter in cell.get_parameters():

@@ -38,9 +38,9 @@ def micro_batch():
 
 @pytest.fixture(scope="session")
 def make_loss(transformer):
-    """make_loss(double, single, dtype="float32") around a fresh ControlNet."""
+    """make_loss(double, single) around a fresh ControlNet."""
 
-    def make(double, single, dtype="float32", filled=False):
+    def make(double, single, filled=False):
         import mindspore as ms
 
         from flux_controlnet_plugin.controlnet import controlnet_from_transformer
@@ -59,7 +59,6 @@ def make_loss(transformer):
             size=(2, 3),
             text_length=TEXT_LENGTH,
             guidance_scale=3.5,
-            dtype=getattr(ms, dtype),
         )
 
     return make

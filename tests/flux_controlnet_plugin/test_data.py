@@ -74,10 +74,27 @@ def test_without_control_images_their_column_is_not_looked_at(folder):
     assert len(build(folder, conditioning_image_column="cond", check=False)) == 3
 
 
+def test_a_function_makes_the_control_image_from_the_resized_target(folder):
+    def negative(image):
+        assert image.dtype == np.uint8
+        return 255 - image
+
+    sample = build(folder, conditioning=negative)[0]
+    np.testing.assert_allclose(sample.condition, -sample.target, atol=1e-6)
+
+
+def test_a_function_and_a_column_are_one_too_many(folder):
+    def negative(image):
+        return 255 - image
+
+    with pytest.raises(UserError, match=r"'cond', and data\.conditioning is negative"):
+        build(folder, conditioning=negative, conditioning_image_column="cond")
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({}, "there is no control image: set conditioning_image_column"),
+        ({}, "there is no control image: set data.conditioning_image_column"),
         ({"conditioning": "gray", "conditioning_image_column": "cond"}, "given twice"),
         ({"conditioning": "depth"}, "'depth', and must be one of canny, gray, blur"),
         ({"conditioning": "gray", "resolution": 100}, "multiple of 16"),

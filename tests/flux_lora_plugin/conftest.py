@@ -43,11 +43,9 @@ def make_clip(graph_mode, tiny_flux):
 
 @pytest.fixture(scope="session")
 def make_loss():
-    """make_loss(transformer, clip=None, dtype="float32")"""
+    """make_loss(transformer, clip=None)"""
 
-    def make(transformer, clip=None, dtype="float32"):
-        import mindspore as ms
-
+    def make(transformer, clip=None):
         from flux_lora_plugin.loss import FluxLoraLoss
 
         return FluxLoraLoss(
@@ -56,7 +54,6 @@ def make_loss():
             size=(2, 3),
             text_length=TEXT_LENGTH,
             guidance_scale=3.5,
-            dtype=getattr(ms, dtype),
         )
 
     return make

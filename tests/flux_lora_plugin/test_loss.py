@@ -111,7 +111,7 @@ def test_half_precision_with_clip_in_the_step_agrees_with_float32(
     expected_value, expected = reference((*micro_batch[:6], pooled))
 
     models = apply_precision(Config, Models(transformer=transformer, text_encoder=clip))
-    loss = make_loss(models["transformer"], models["text_encoder"], "float16")
+    loss = make_loss(models["transformer"], models["text_encoder"])
     value, gradients = differentiate(loss, dynamic_loss_scaler())((*micro_batch[:6], ids))
 
     for name, p in (*transformer.parameters_and_names(), *clip.parameters_and_names()):
