@@ -1,0 +1,23 @@
+"""Train the transformer itself, on the same data, instead of a ControlNet.
+
+launcher --recipe flux_controlnet --config my_run.yaml -p examples/variants/full_finetune.py
+
+Writes `transformer/`, which takes the place of the base model's folder of that name:
+`FluxTransformer2DModel.from_pretrained("runs/first/transformer")` in diffusers.
+"""
+
+from flux_common.export import export_model
+from hooks import hookimpl
+from launcher.training.freeze import set_trainable
+
+
+@hookimpl
+def configure_trainable(models):
+    del models["controlnet"]  # the loss then runs the transformer by itself
+    set_trainable(models["transformer"], True)
+    return models
+
+
+@hookimpl
+def export_weights(models, directory):
+    return export_model(models["transformer"], directory / "transformer")
