@@ -23,18 +23,30 @@ def target_problems(
     Names on the hub are left alone; they are checked when the model is there.
     """
     folder = Path(pretrained_model_name_or_path).expanduser() / "transformer"
+    layers = linear_layers(folder, variant)
+    return [] if layers is None else unmatched(targets, layers)
+
+
+def linear_layers(folder: Path, variant: str | None) -> dict[str, tuple[int, int]] | None:
+    """(out, in) features of a model's linear layers and embeddings by name, from the headers of
+    its weights; None if they are not there, or damaged, of which `pipeline_folder` tells."""
     try:
-        files = pipeline_folder.weight_files(folder, variant)
-        headers = [read_header(file) for file in files]
+        headers = [read_header(file) for file in pipeline_folder.weight_files(folder, variant)]
     except (UserError, OSError):
-        return []  # not local, or `pipeline_folder.problems` has more to say
-    layers = [
-        name.removesuffix(".weight")
+        return None
+    return {
+        name.removesuffix(".weight"): (info.shape[0], info.shape[1])
         for header in headers
         for name, info in header.items()
         if name.endswith(".weight") and len(info.shape) == 2
-    ]
-    return unmatched(targets, layers)
+    }
+
+
+def selects_exactly(targets: Sequence[str], layers: Iterable[str]) -> bool:
+    """Whether every target stands for one of these layers, and every layer is stood for."""
+    layers = list(layers)
+    chosen = [name for name in layers if any(_matching(target, [name]) for target in targets)]
+    return chosen == layers and all(_matching(target, layers) for target in targets)
 
 
 def unmatched(targets: Iterable[str], layers: Iterable[str]) -> list[str]:

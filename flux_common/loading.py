@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -203,12 +203,17 @@ def fill(model: nn.Cell, files: Sequence[Path]) -> None:
     Raises:
         UserError: the names or shapes in the files are not those of the model.
     """
+    parameters = file_names(model)
+    _compare(model, parameters, files)
+    read_into(parameters, files)
+
+
+def read_into(parameters: Mapping[str, Any], files: Iterable[Path]) -> None:
+    """Set parameters, by their names in safetensors files; names not asked for are left out."""
     import mindspore as ms
     import numpy as np
     from safetensors import safe_open
 
-    parameters = file_names(model)
-    _compare(model, parameters, files)
     for file in files:
         with safe_open(file, framework="np") as tensors:
             for name in tensors.keys():  # noqa: SIM118  (not a mapping)

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flux_common import loading
+from flux_common import loading, lora_file
 from flux_common.adapter_targets import unmatched
 from flux_common.export import write_parameters
+from flux_common.lora_file import WEIGHTS_FILE, LoraPart, fit_problems
 from launcher.training.errors import UserError
 from launcher.training.random import generator
 
 if TYPE_CHECKING:
     from mindspore import nn
-
-#: diffusers' name of the file that `FluxPipeline.load_lora_weights` looks for.
-WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
 
 #: The layers of CLIP that get an adapter, as in diffusers' script.
 CLIP_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")
@@ -33,38 +30,54 @@ def add_adapters(
     """Add an adapter to every target layer of a model: `x W + (lora_alpha / rank) x A B`.
 
     A is drawn from N(0, 1/rank^2) (PEFT's `gaussian`), as a function of the seed and the layer's
-    name, and B is zero, so that at first the model computes what it did. float32.
+    name, not by PEFT, and B is zero, so that at first the model computes what it did. float32.
 
     Raises:
         UserError: a target matches no layer.
     """
     import mindspore as ms
     import numpy as np
-    from mindspore import mint, nn
 
-    with loading.quiet():
-        from mindone.peft import LoraConfig
-
-    linear = (
-        n for n, cell in model.cells_and_names() if isinstance(cell, (mint.nn.Linear, nn.Dense))
-    )
-    problems = unmatched(targets, linear)
+    problems = unmatched(targets, _linear_layers(model))
     if problems:
         raise UserError(" ".join(problems))
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=lora_alpha,
-        init_lora_weights="gaussian",
-        target_modules=list(targets),
-    )
-    with loading.quiet():
-        model.add_adapter(config)
+    _add(model, list(targets), rank, lora_alpha)
     for name, parameter in parameters(model).items():
         value = np.zeros(parameter.shape, np.float32)
         if ".lora_A." in name:
             draws = generator(seed, f"adapter {name}")
             value = draws.standard_normal(parameter.shape, dtype=np.float32) / np.float32(rank)
         parameter.set_data(ms.Tensor(value))
+
+
+def load_adapters(model: nn.Cell, lora: LoraPart, base: str) -> None:
+    """Add the adapters of a LoRA file to a model, with their values; float32.
+
+    Raises:
+        UserError: the LoRA is not for this model, which is that of the pipeline `base`.
+    """
+    problems = fit_problems(lora, _linear_layers(model), base)
+    if problems:
+        raise UserError(" ".join(problems))
+    _add(model, list(lora.layers), lora.rank, lora.lora_alpha)
+    named = {f"{lora.part}.{name}": parameter for name, parameter in parameters(model).items()}
+    loading.read_into(named, [lora.file])
+
+
+def _add(model: Any, layers: list[str], rank: int, lora_alpha: float) -> None:
+    with loading.quiet():
+        from mindone.peft import LoraConfig
+
+        config = LoraConfig(r=rank, lora_alpha=lora_alpha, target_modules=layers)
+        model.add_adapter(config)
+
+
+def _linear_layers(model: nn.Cell) -> dict[str, tuple[int, int]]:
+    """(out, in) features of the linear layers by name."""
+    from mindspore import mint, nn
+
+    linear = (mint.nn.Linear, nn.Dense)
+    return {n: tuple(c.weight.shape) for n, c in model.cells_and_names() if isinstance(c, linear)}
 
 
 def layers(model: nn.Cell) -> Iterator[nn.Cell]:
@@ -96,21 +109,13 @@ def export_adapters(models: Mapping[str, nn.Cell], directory: Path) -> Path:
     `lora_alpha` goes into the header, where diffusers 0.35 and newer read it; older versions take
     it to be the rank.
     """
-    weights, about = {}, {}
+    weights = {}
     for part, model in models.items():
-        config = model.peft_config[_ADAPTER]
         weights.update({f"{part}.{name}": p for name, p in parameters(model).items()})
-        about |= {
-            f"{part}.r": config.r,
-            f"{part}.lora_alpha": config.lora_alpha,
-            f"{part}.target_modules": sorted(config.target_modules),
-            f"{part}.rank_pattern": {},
-            f"{part}.alpha_pattern": {},
-        }
     path = Path(directory) / WEIGHTS_FILE
     partial = path.with_name(f".{path.name}.partial")
-    header = {"lora_adapter_metadata": json.dumps(about, indent=2, sort_keys=True)}
-    write_parameters(partial, weights, metadata=header)
+    settings = {part: model.peft_config[_ADAPTER] for part, model in models.items()}
+    write_parameters(partial, weights, metadata=lora_file.metadata(settings))
     os.replace(partial, path)
     return path
 

@@ -28,6 +28,11 @@ class LoraModelSection(ModelSection):
         "their names; a list, or separated by commas",
     )
     train_text_encoder: bool = option(False, help="adapters on CLIP's attention too")
+    lora_weights: str | None = option(
+        None,
+        help="LoRA to go on training, a file or the folder of a run: it brings rank, lora_alpha "
+        "and layers; null: new adapters",
+    )
 
     @property
     def targets(self) -> list[str]:
@@ -35,6 +40,13 @@ class LoraModelSection(ModelSection):
         given = self.lora_layers
         names = given.split(",") if isinstance(given, str) else given
         return [name.strip() for name in names if name.strip()]
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """Rank, scale and layers, where they are not the defaults; else None."""
+        rank = None if self.rank == type(self).rank else self.rank
+        targets = None if self.lora_layers == DEFAULT_LAYERS else self.targets
+        return {"rank": rank, "lora_alpha": self.lora_alpha, "targets": targets}
 
     def problems(self) -> Iterable[str]:
         """No layers at all."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flux_common import loading, pipeline_folder
+from flux_common import loading, lora_file, pipeline_folder
 from flux_common.adapter_targets import target_problems
 from flux_lora_plugin import adapters
 from flux_lora_plugin.config import LoraModelSection
@@ -25,13 +25,19 @@ def build_networks(section: LoraModelSection, seed: int) -> dict[str, Any]:
     from launcher.training.recompute import checkpoint_blocks
 
     path, version = section.pretrained_model_name_or_path, _version(section)
-    sizes = dict(rank=section.rank, lora_alpha=section.lora_alpha or section.rank, seed=seed)
+    targets = {"transformer": section.targets}
     transformer = loading.load_transformer(path, **version)
-    adapters.add_adapters(transformer, section.targets, **sizes)
     parts = {"transformer": transformer}
     if section.train_text_encoder:
+        targets["text_encoder"] = list(adapters.CLIP_TARGETS)
         parts["text_encoder"] = loading.load_text_encoder(path, **version)
-        adapters.add_adapters(parts["text_encoder"], adapters.CLIP_TARGETS, **sizes)
+    if section.lora_weights is not None:
+        for part, lora in lora_file.read(section.lora_weights).items():
+            adapters.load_adapters(parts[part], lora, path)
+    else:
+        sizes = dict(rank=section.rank, lora_alpha=section.lora_alpha or section.rank, seed=seed)
+        for part, names in targets.items():
+            adapters.add_adapters(parts[part], names, **sizes)
     if section.gradient_checkpointing:
         checkpoint_blocks(transformer.transformer_blocks)
         checkpoint_blocks(transformer.single_transformer_blocks)
@@ -43,10 +49,13 @@ def build_networks(section: LoraModelSection, seed: int) -> dict[str, Any]:
 def problems(section: LoraModelSection) -> list[str]:
     """What would keep the parts from being loaded, seen without loading them."""
     path = section.pretrained_model_name_or_path
-    return [
-        *pipeline_folder.problems(path, **_version(section)),
-        *target_problems(path, section.targets, section.variant),
-    ]
+    problems = pipeline_folder.problems(path, **_version(section))
+    if section.lora_weights is None:
+        return problems + target_problems(path, section.targets, section.variant)
+    trained = ["transformer", *(["text_encoder"] if section.train_text_encoder else [])]
+    return problems + lora_file.problems(
+        section.lora_weights, path, section.variant, trained=trained, **section.asked
+    )
 
 
 def _version(section: LoraModelSection) -> dict[str, str | None]:

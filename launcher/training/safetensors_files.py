@@ -51,6 +51,56 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, TensorInfo]:
         UserError: not there, not a safetensors file, truncated, or damaged.
     """
     path = Path(path)
+    header, start, size = _read_json(path)
+    header.pop("__metadata__", None)
+    damaged = f"{path} is damaged: %s {_AGAIN}"
+    tensors = {}
+    spans = []
+    for name, entry in header.items():
+        try:
+            dtype, shape = str(entry["dtype"]), tuple(int(n) for n in entry["shape"])
+            begin, end = (int(n) for n in entry["data_offsets"])
+        except (TypeError, KeyError, ValueError):
+            raise UserError(damaged % f"its header has no valid entry for {name!r}.") from None
+        width = _BYTES.get(dtype)
+        if end < begin or (width is not None and end - begin != width * math.prod(shape)):
+            raise UserError(
+                damaged % f"its header gives {name!r} (shape {list(shape)}, {dtype}) a span of "
+                f"{end - begin} bytes, which does not fit."
+            )
+        tensors[name] = TensorInfo(dtype, shape)
+        spans.append((begin, end))
+
+    position = 0
+    for begin, end in sorted(spans):
+        if begin != position:
+            raise UserError(damaged % "the tensors in it overlap or leave gaps.")
+        position = end
+    expected = start + position
+    if size < expected:
+        raise UserError(
+            f"{path} is truncated: its header describes {expected} bytes, but the file has {size}. "
+            f"The download or copy was probably cut short. {_AGAIN}"
+        )
+    if size > expected:
+        raise UserError(
+            damaged % f"its header describes {expected} bytes, but the file has {size}."
+        )
+    return tensors
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The strings in the header that are no tensors, such as `{"format": "pt"}`.
+
+    Raises:
+        UserError: as `read_header`.
+    """
+    metadata = _read_json(Path(path))[0].get("__metadata__")
+    return dict(metadata) if isinstance(metadata, dict) else {}
+
+
+def _read_json(path: Path) -> tuple[dict[str, Any], int, int]:
+    """The header as it stands, where the data begin, and the file's size, in bytes."""
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -82,46 +132,10 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, TensorInfo]:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
 
-    damaged = f"{path} is damaged: %s {_AGAIN}"
     try:
-        header = dict(json.loads(raw))
+        return dict(json.loads(raw)), 8 + length, size
     except (ValueError, TypeError):
-        raise UserError(damaged % "its header is not a JSON object.") from None
-    header.pop("__metadata__", None)
-
-    tensors = {}
-    spans = []
-    for name, entry in header.items():
-        try:
-            dtype, shape = str(entry["dtype"]), tuple(int(n) for n in entry["shape"])
-            begin, end = (int(n) for n in entry["data_offsets"])
-        except (TypeError, KeyError, ValueError):
-            raise UserError(damaged % f"its header has no valid entry for {name!r}.") from None
-        width = _BYTES.get(dtype)
-        if end < begin or (width is not None and end - begin != width * math.prod(shape)):
-            raise UserError(
-                damaged % f"its header gives {name!r} (shape {list(shape)}, {dtype}) a span of "
-                f"{end - begin} bytes, which does not fit."
-            )
-        tensors[name] = TensorInfo(dtype, shape)
-        spans.append((begin, end))
-
-    position = 0
-    for begin, end in sorted(spans):
-        if begin != position:
-            raise UserError(damaged % "the tensors in it overlap or leave gaps.")
-        position = end
-    expected = 8 + length + position
-    if size < expected:
-        raise UserError(
-            f"{path} is truncated: its header describes {expected} bytes, but the file has {size}. "
-            f"The download or copy was probably cut short. {_AGAIN}"
-        )
-    if size > expected:
-        raise UserError(
-            damaged % f"its header describes {expected} bytes, but the file has {size}."
-        )
-    return tensors
+        raise UserError(f"{path} is damaged: its header is not a JSON object. {_AGAIN}") from None
 
 
 def write(

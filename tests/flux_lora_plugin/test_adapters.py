@@ -50,6 +50,42 @@ def test_without_the_files_nothing_is_said(tmp_path):
     assert target_problems(str(tmp_path), ["anything"]) == []
 
 
+def test_a_lora_goes_on_where_it_was_saved(make_transformer, tmp_path):
+    import mindspore as ms
+
+    from flux_common import lora_file
+    from flux_lora_plugin.adapters import export_adapters, load_adapters, parameters
+
+    trained = make_transformer()
+    rng = np.random.default_rng(0)
+    for parameter in parameters(trained).values():
+        parameter.set_data(ms.Tensor(rng.standard_normal(parameter.shape).astype(np.float32)))
+    export_adapters({"transformer": trained}, tmp_path)
+
+    again = make_transformer(adapters=False)
+    load_adapters(again, lora_file.read(str(tmp_path))["transformer"], "the base")
+    found, expected = parameters(again), parameters(trained)
+    assert found.keys() == expected.keys()
+    for name, parameter in found.items():
+        np.testing.assert_array_equal(parameter.asnumpy(), expected[name].asnumpy(), name)
+    scales = [
+        {cell.scaling["default"] for _, cell in model.cells_and_names() if hasattr(cell, "scaling")}
+        for model in (again, trained)
+    ]
+    assert scales == [{2.0}, {2.0}]
+
+
+def test_a_lora_for_another_model_is_not_loaded(make_transformer, tmp_path):
+    from flux_common.lora_file import LoraPart
+    from flux_lora_plugin.adapters import load_adapters, parameters
+
+    transformer = make_transformer(adapters=False)
+    lora = LoraPart(tmp_path / "x", "transformer", 4, 4, {"x_embedder": (3072, 64)})
+    with pytest.raises(UserError, match="x_embedder is 64 to 3072 there, 64 to 32 here"):
+        load_adapters(transformer, lora, "the base")
+    assert parameters(transformer) == {}
+
+
 def test_first_values_are_a_function_of_the_seed(make_transformer):
     from flux_lora_plugin.adapters import parameters
 
