@@ -1,4 +1,4 @@
-"""The cell that `parity.py` compiles to see a prediction; apart, since it needs MindSpore."""
+"""The cells that `parity.py` compiles to see a prediction; apart, since they need MindSpore."""
 
 from __future__ import annotations
 
@@ -29,3 +29,15 @@ class Predict(nn.Cell):
         noisy = add_noise(latents, noise, sigmas)
         control = control_latents if self.with_controlnet else None
         return self.loss.predict(noisy, control, timesteps, embeds, pooled).astype(ms.float32)
+
+
+class PredictWithAdapters(nn.Cell):
+    """What a `FluxLoraLoss` predicts for its own arguments."""
+
+    def __init__(self, loss: Any) -> None:
+        super().__init__(auto_prefix=False)
+        self.loss = loss
+
+    def construct(self, latents, noise, sigmas, timesteps, weights, embeds, text) -> Tensor:
+        noisy = add_noise(latents, noise, sigmas)
+        return self.loss.predict(noisy, timesteps, embeds, text).astype(ms.float32)

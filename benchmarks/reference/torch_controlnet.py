@@ -115,14 +115,14 @@ def image_ids(height: int, width: int) -> Tensor:
 
 
 class AdamWStep:
-    """Backward pass, clipping and update with torch's AdamW."""
+    """Backward pass, clipping and update of whatever a loss module trains, with torch's AdamW."""
 
     def __init__(
-        self, loss: ControlNetLoss, *, learning_rate: float, max_grad_norm: float, **adamw: Any
+        self, loss: nn.Module, *, learning_rate: float, max_grad_norm: float, **adamw: Any
     ) -> None:
         self.loss = loss
         self.max_grad_norm = max_grad_norm
-        self.parameters = list(loss.controlnet.parameters())
+        self.parameters = [p for p in loss.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=learning_rate, **adamw)
 
     def __call__(self, *inputs: Tensor) -> tuple[float, float]:

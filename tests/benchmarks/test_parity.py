@@ -1,50 +1,17 @@
-"""The recipe's numbers against diffusers on torch: encoders, forward, gradients, three steps.
+"""The ControlNet recipe's numbers against diffusers on torch: encoders, forward, gradients, steps.
 
 A small non-square case; `python benchmarks/parity.py` compares any other (see its docstring).
 """
 
 import json
-import shutil
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.benchmarks.limits import LIMITS
+
 CASE = "rand_d1s0"
-
-LIMITS = {
-    "loss_abs": 2e-6,
-    "noise_pred_max_abs": 5e-6,
-    "grad_rel_l2_worst": 1e-4,
-    "losses_after_steps_max_abs": 2e-6,
-    "t5_max_abs": 2e-5,
-    "clip_max_abs": 5e-6,
-    "vae_moments_max_abs": 5e-6,
-}
-
-
-@pytest.fixture(scope="module")
-def parity():
-    """`benchmarks/parity.py`, which imports its neighbours as scripts do."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        import parity
-
-        yield parity
-    finally:
-        sys.path.remove(str(ROOT / "benchmarks"))
-
-
-@pytest.fixture(scope="module")
-def reference_dir(data_dir, tiny_flux, tmp_path_factory):
-    """The committed case beside the quickstart's pipeline, which it was made with."""
-    folder = tmp_path_factory.mktemp("reference")
-    shutil.copytree(data_dir / "parity", folder, dirs_exist_ok=True)
-    (folder / "tiny-flux").symlink_to(tiny_flux)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +42,15 @@ def test_the_case_reaches_every_parameter_that_can_be_reached(reference_dir):
 
 
 def test_a_gradient_that_differs_shows(parity):
+    from parity_common import worst_gradient
+
     expected = {"grad/a": np.ones(4, np.float32), "grad/b": np.ones(4, np.float32)}
     found = {"a": np.ones(4, np.float32), "b": np.array([1, 1, 1, 1.002], np.float32)}
-    assert parity.worst_gradient(found, expected) == pytest.approx(1e-3, rel=1e-3)
+    assert worst_gradient(found, expected) == pytest.approx(1e-3, rel=1e-3)
 
 
 def test_a_gradient_that_torch_has_not_must_be_zero(parity):
-    assert parity.worst_gradient({"a": np.zeros(3, np.float32)}, {}) == 0
-    assert parity.worst_gradient({"a": np.full(4, 0.5, np.float32)}, {}) == pytest.approx(1)
+    from parity_common import worst_gradient
+
+    assert worst_gradient({"a": np.zeros(3, np.float32)}, {}) == 0
+    assert worst_gradient({"a": np.full(4, 0.5, np.float32)}, {}) == pytest.approx(1)
