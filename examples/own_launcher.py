@@ -47,7 +47,6 @@ def run(recipe: str, file: str, output_dir: Path, steps: int) -> list[float]:
     errors.refuse([problem for found in hook.check_config(config=config) for problem in found])
     dataset = hook.build_dataset(config=config, dist=Dist())
     device.set_up("auto", 0, "graph")
-    device.supply_what_lacks()
     output_dir.mkdir(parents=True)
     dataset = hook.prepare_data(config=config, dataset=dataset, say=print)
     models = hook.build_models(config=config, stage="precompute")

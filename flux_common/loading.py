@@ -187,7 +187,10 @@ def build(model_class: Any, folder: Path) -> nn.Cell:
     """Build a model from `folder/config.json`, float32, its parameters without values as yet."""
     from mindspore.nn.utils import no_init_parameters
 
+    from launcher.training import device
+
     with quiet(), no_init_parameters():
+        device.supply_what_lacks()
         if hasattr(model_class, "config_class"):  # transformers' way
             config = model_class.config_class.from_pretrained(folder)
             config.dtype = "float32"

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from flux_common import controlnet_folder, loading, pipeline_folder
 from flux_common.controlnet_folder import EXPORT_FOLDER
-from flux_common.export import WEIGHTS_FILE, as_float32, export_model
+from flux_common.export import export_model
 from launcher.training.errors import UserError
+from launcher.training.weights import as_float32
 
 if TYPE_CHECKING:
     from mindspore import nn
@@ -111,16 +112,3 @@ def export_controlnet(
         The two files.
     """
     return export_model(controlnet, Path(directory) / EXPORT_FOLDER, dtype=dtype)
-
-
-def export_problems(output_dir: str) -> list[str]:
-    """What `export_controlnet` would replace, although it is nobody's weights."""
-    target = Path(output_dir).expanduser() / EXPORT_FOLDER
-    # A folder with weights in it is one of a run, which the launcher refuses by itself.
-    if not target.is_dir() or (target / WEIGHTS_FILE).exists() or not any(target.iterdir()):
-        return []
-    return [
-        f"train.output_dir {output_dir!r} has a folder {EXPORT_FOLDER} with files in it, which is "
-        f"where this run would write its weights. Choose another train.output_dir, or move the "
-        f"folder away."
-    ]

@@ -21,10 +21,9 @@ def config_sections() -> dict[str, type]:
 
 @hookimpl
 def check_config(config: Config) -> list[str]:
-    from flux_controlnet_plugin.controlnet import export_problems
     from flux_controlnet_plugin.models import problems
 
-    return problems(config.model) + export_problems(config.train.output_dir)
+    return problems(config.model)
 
 
 @hookimpl

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from flux_common import loading, lora_file
 from flux_common.adapter_targets import unmatched
-from flux_common.export import write_parameters
 from flux_common.lora_file import WEIGHTS_FILE, LoraPart, fit_problems
 from launcher.training.errors import UserError
 from launcher.training.random import generator
+from launcher.training.weights import write_parameters
 
 if TYPE_CHECKING:
     from mindspore import nn
@@ -118,14 +118,3 @@ def export_adapters(models: Mapping[str, nn.Cell], directory: Path) -> Path:
     write_parameters(partial, weights, metadata=lora_file.metadata(settings))
     os.replace(partial, path)
     return path
-
-
-def export_problems(output_dir: str) -> list[str]:
-    """What `export_adapters` would replace, although it is no run's of this recipe."""
-    path = Path(output_dir).expanduser() / WEIGHTS_FILE
-    if not path.exists():
-        return []
-    return [
-        f"train.output_dir {output_dir!r} has a file {WEIGHTS_FILE} in it, which is where this run "
-        f"would write its weights. Choose another train.output_dir, or move the file away."
-    ]

@@ -23,10 +23,10 @@ def config_sections() -> dict[str, type]:
 @hookimpl
 def check_config(config: Config) -> list[str]:
     from flux_common import class_images
-    from flux_lora_plugin import adapters, models
+    from flux_lora_plugin import models
 
     data, loss = config.data, config.loss
-    problems = models.problems(config.model) + adapters.export_problems(config.train.output_dir)
+    problems = models.problems(config.model)
     if data.class_images is not None:
         problems += class_images.problems(**data.class_images)
     elif loss.prior_loss_weight != type(loss).prior_loss_weight:

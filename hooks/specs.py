@@ -26,9 +26,9 @@ wants the recipe's own answer calls it: hook implementations are plain module fu
 A launcher, whichever it is, calls the hooks in the order of this file. It brings two sections of
 the configuration, `train` (with `output_dir` and `seed`) and `precision` (with
 `mixed_precision`: no, fp16 or bf16), and answers the hooks whose documentation names a default.
-Before `prepare_data` it has chosen the device (`launcher.training.device`: `set_up`,
-`supply_what_lacks`); in the `precompute` stage it freezes what `build_models` returned.
-`examples/own_launcher.py` is one such, of a page.
+Before `prepare_data` it has chosen the device (`launcher.training.device.set_up`); in the
+`precompute` stage it freezes what `build_models` returned. `examples/own_launcher.py` is one such,
+of a page.
 """
 
 from __future__ import annotations
@@ -151,12 +151,14 @@ def prepare_data(config: Config, dataset: Dataset, say: Callable[[str], None]) -
 def build_models(config: Config, stage: Stage) -> Models:
     """Load the parts that one stage needs, and only those.
 
+    Weights that start at random are a function of `train.seed` (`launcher.training.random`).
+
     Args:
         config: the resolved configuration.
         stage: `precompute` (what encodes the data set) or `train` (what the step needs).
 
     Returns:
-        The parts by name, in fp32 or as stored, not yet frozen.
+        The parts by name, in fp32 or as stored, not yet frozen. No parts: the stage is empty.
 
     Raises:
         UserError: a folder, file or weight is missing, damaged or of another architecture.
@@ -197,7 +199,7 @@ def apply_precision(config: Config, models: Models) -> Models:
 
 @_spec("owned")
 def precompute(config: Config, models: Models, dataset: Dataset, cache: Cache) -> Cache:
-    """Encode what does not change during training (text embeddings, VAE moments).
+    """Encode what does not change during training, such as text embeddings.
 
     Args:
         config: the resolved configuration.
@@ -284,7 +286,7 @@ def train_step(state: TrainState, batch: Batch) -> StepOutput:
 
 @_spec("owned")
 def export_weights(config: Config, models: Models, directory: Path) -> list[Path]:
-    """Write the trained weights in the layout that their users load (diffusers').
+    """Write the trained weights in the layout that their users load.
 
     Args:
         config: the resolved configuration.

@@ -40,7 +40,6 @@ def run(plugins: Plugins, resolved: Resolved, command_line: list[str], console: 
     device = choose_device(config)
     dataset = hook.build_dataset(config=config, dist=dist)
     schedule = Schedule(config.train, len(dataset), dist)
-    supply_what_lacks()
     text = config_text(plugins, config)
     with (
         RunDir.claim(config.train.output_dir, text, is_main=dist.is_main) as run_dir,
@@ -64,6 +63,8 @@ def precompute(config: Config, hook: Any, dataset: Dataset, console: Console) ->
     from launcher.training.cache import MemoryCache
 
     models = prepare_models(config, hook, "precompute")
+    if not models:  # a recipe with nothing to encode
+        return hook.precompute(config=config, models=models, dataset=dataset, cache=MemoryCache())
     samples = f"{len(dataset)} samples"
     with console.busy(f"encoding {samples}", f"encoded {samples}"):
         cache = hook.precompute(config=config, models=models, dataset=dataset, cache=MemoryCache())
@@ -140,14 +141,6 @@ def choose_device(config: Config) -> str:
         chosen = device.set_up(section.device, section.device_id, section.mode)
     precision.check(config.precision.mixed_precision, chosen)
     return chosen
-
-
-def supply_what_lacks() -> None:
-    """On CPU, supply what MindSpore lacks there. Imports the models' library: it takes seconds,
-    so mistakes in the data are looked for before."""
-    from launcher.training import device
-
-    device.supply_what_lacks()
 
 
 def prepare_models(config: Config, hook: Any, stage: Stage) -> Models:

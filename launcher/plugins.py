@@ -55,6 +55,7 @@ __all__ = [
     "PluginImportError",
     "Plugins",
     "RecipeInfo",
+    "defect",
     "describe_defaults",
     "list_recipes",
     "load",
@@ -144,6 +145,21 @@ def load(recipe: str, variants: Sequence[str] = (), trace: Trace | None = None) 
     plugins = Plugins(loaded, trace)
     plugins.require_owners()
     return plugins
+
+
+def defect(recipe: str) -> str | None:
+    """What keeps an installed recipe from being loaded, in a line; None if nothing does.
+
+    Imports the recipe's module, as a run would, and checks it.
+    """
+    try:
+        load(recipe)
+    except UserError as error:
+        return " ".join(str(error).split())
+    except PluginImportError as error:
+        cause = error.__cause__
+        return f"{type(cause).__name__}: {cause}"
+    return None
 
 
 def locate(variant: str, folder: Path | None = None) -> str:

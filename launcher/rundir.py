@@ -47,8 +47,8 @@ def problems(output_dir: str | Path) -> list[str]:
     """Why a run cannot write to a folder; empty if it can. Touches nothing.
 
     Args:
-        output_dir: as the user wrote it; `~` is the home directory. It may exist and hold files
-            that have nothing to do with a run.
+        output_dir: as the user wrote it; `~` is the home directory. It may exist and hold
+            single files that have nothing to do with a run, such as a log.
     """
     try:
         path = _expand(output_dir)
@@ -321,6 +321,13 @@ def _occupied(path: Path) -> str | None:
         if found:
             more = f" and {len(found) - 3} more" if len(found) > 3 else ""
             return f"already holds {what} ({', '.join(found[:3])}{more}); {_WAY_OUT}"
+    # Weights go into folders whose names are the recipe's; a log file is in nobody's way.
+    folders = sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if folders:
+        return (
+            f"has folders in it ({', '.join(folders[:3])}), among which a run would write its own; "
+            "choose another train.output_dir, or move them away"
+        )
     return None
 
 

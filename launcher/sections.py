@@ -13,8 +13,10 @@ from launcher.training.options import option
 class TrainSection:
     """`train`: length of the run, batch, learning rate."""
 
-    output_dir: str = option(help="folder that the run writes to; new or empty")
-    seed: int = option(0, ge=0, help="seed of shuffling, noise, timesteps and dropout")
+    output_dir: str = option(
+        help="folder that the run writes to; new, or with nothing in it but single files"
+    )
+    seed: int = option(0, ge=0, help="seed of everything random")
     train_batch_size: int = option(4, ge=1, help="samples per micro-batch and process")
     gradient_accumulation_steps: int = option(1, ge=1, help="micro-batches per update")
     max_train_steps: int | None = option(

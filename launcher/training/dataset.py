@@ -30,7 +30,7 @@ class ImageText:
 
     Attributes:
         images: uint8 `[H, W, 3]` each, in the order of the table's image columns; sizes as stored.
-        captions: at least one, none empty.
+        captions: at least one, none empty; none where the table has no captions.
         row: its number, counted from 0.
     """
 
@@ -49,7 +49,7 @@ class ImageTextTable:
         image_columns: which columns are images.
         caption_column: which column is the caption, or a list of them; None: there is none.
         default_caption: the caption of rows that have none (no value, or an empty text); None:
-            such rows cannot be used.
+            such rows cannot be used, unless there is no column either: then there are no captions.
 
     Raises:
         UserError: there is no such column.
@@ -168,9 +168,9 @@ class ImageTextTable:
 
     def _captions(self, row: int) -> tuple[str, ...]:
         """The captions of a row. ValueError if it has none that can be used."""
-        value = None
-        if self.caption_column is not None:
-            value = self.table.get(row, self._stored_as[self.caption_column])
+        if self.caption_column is None:
+            return () if self.default_caption is None else (self.default_caption,)
+        value = self.table.get(row, self._stored_as[self.caption_column])
         if self.default_caption is not None and (
             value is None or (isinstance(value, str) and not value.strip())
         ):

@@ -52,8 +52,8 @@ def set_up(device: str, device_id: int, mode: str) -> str:
 def supply_what_lacks() -> None:
     """On the CPU, put equivalents in the place of what MindSpore lacks there (`launcher.cpu`).
 
-    To be called after `set_up` and before a model is built, by whoever drives the hooks. On an
-    NPU there is nothing to do. Imports MindONE, which takes seconds.
+    To be called before a model is built, by a recipe whose models need it: those of MindONE, and
+    others of `mindspore.mint`. On an NPU it does nothing. Imports MindONE, which takes seconds.
     """
     import mindspore as ms
 

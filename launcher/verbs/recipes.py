@@ -10,7 +10,7 @@ def recipes(argv: list[str]) -> None:
     parser = new_parser(
         "recipes",
         "launcher recipes",
-        "List the installed recipes, without importing them.",
+        "List the installed recipes, and what is wrong with those that cannot be used.",
         "launcher recipes",
     )
     options, rest = parse(parser, argv)
@@ -19,6 +19,7 @@ def recipes(argv: list[str]) -> None:
     refuse_rest(parser, rest)
 
     from launcher.entry_points import installed_recipes, list_recipes
+    from launcher.plugins import defect
 
     infos = list_recipes()
     if not infos:
@@ -28,5 +29,6 @@ def recipes(argv: list[str]) -> None:
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for info, (name, distribution, summary) in zip(infos, rows):
         print(f"{name:<{widths[0]}}  {distribution:<{widths[1]}}  {summary}".rstrip())
-        if info.error:
-            print(f"    cannot be used: {info.error}")
+        error = info.error or defect(info.name)
+        if error:
+            print(f"    cannot be used: {error}")

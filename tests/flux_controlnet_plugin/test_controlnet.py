@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from flux_common import loading
-from flux_common.controlnet_folder import EXPORT_FOLDER, controlnet_problems
+from flux_common.controlnet_folder import controlnet_problems
 from flux_controlnet_plugin import controlnet as controlnets
 from launcher.training import safetensors_files
 from launcher.training.errors import UserError
@@ -201,16 +201,6 @@ def test_a_folder_without_a_controlnet(tiny_flux, tmp_path):
     (problem,) = check(tiny_flux, tmp_path)
     assert problem.startswith("model.controlnet_model_name_or_path is")
     assert "holds no ControlNet" in problem
-
-
-def test_a_folder_in_the_place_of_the_export_is_not_lost(tmp_path):
-    assert controlnets.export_problems(str(tmp_path)) == []
-    target = tmp_path / EXPORT_FOLDER
-    target.mkdir()
-    assert controlnets.export_problems(str(tmp_path)) == []
-    (target / "notes.txt").touch()
-    (problem,) = controlnets.export_problems(str(tmp_path))
-    assert "has a folder controlnet with files in it" in problem
 
 
 @pytest.mark.parametrize(

@@ -73,10 +73,18 @@ def test_a_new_and_an_empty_folder_are_free(tmp_path, prepare):
 
 def test_files_that_no_run_writes_may_lie_there(tmp_path):
     (tmp_path / "notes.txt").write_text("try a larger batch")
-    (tmp_path / "logs").mkdir()
+    (tmp_path / ".nfs").mkdir()
     assert problems(tmp_path) == []
     RunDir.claim(tmp_path, "").close()
     assert (tmp_path / "notes.txt").read_text() == "try a larger batch"
+
+
+def test_a_folder_of_a_name_that_a_recipe_may_choose_is_in_the_way(tmp_path):
+    (tmp_path / "controlnet").mkdir()
+    (problem,) = problems(tmp_path)
+    assert "has folders in it (controlnet)" in problem
+    with pytest.raises(UserError, match="has folders in it"):
+        RunDir.claim(tmp_path, "")
 
 
 def test_a_tilde_is_the_home_directory(tmp_path, monkeypatch):

@@ -27,21 +27,14 @@ def config_sections() -> dict[str, type]:
 
 @hookimpl
 def check_config(config: Config) -> list[str]:
-    problems = []
     seen, side = 2 * config.model.depth + 1, config.data.resolution
-    if seen > side:
-        problems.append(
-            f"model.depth is {config.model.depth}: a pixel then depends on {seen} x {seen} others, "
-            f"more than there are at data.resolution={side}. Set model.depth to at most "
-            f"{(side - 1) // 2}, or raise data.resolution."
-        )
-    folder = Path(config.train.output_dir).expanduser() / EXPORT
-    if folder.exists():
-        problems.append(
-            f"{folder} exists, which is where this run would write its weights. Choose another "
-            "train.output_dir, or move it away."
-        )
-    return problems
+    if seen <= side:
+        return []
+    return [
+        f"model.depth is {config.model.depth}: a pixel then depends on {seen} x {seen} others, "
+        f"more than there are at data.resolution={side}. Set model.depth to at most "
+        f"{(side - 1) // 2}, or raise data.resolution."
+    ]
 
 
 @hookimpl
@@ -51,8 +44,7 @@ def build_dataset(config: Config) -> Any:
 
     data = config.data
     table = open_image_folder(data.image_dir, "data.image_dir", data.max_train_samples)
-    # No captions here, and the toolkit's table wants one for every row.
-    images = ImageTextTable(table, caption_column=None, default_caption="")
+    images = ImageTextTable(table, caption_column=None)
     images.check()
     return images
 
@@ -103,10 +95,10 @@ def build_loss(models: Models) -> Any:
 
 @hookimpl
 def export_weights(models: Models, directory: Path) -> list[Path]:
-    from launcher.training import atomic, safetensors_files
+    from launcher.training import atomic
+    from launcher.training.weights import write_parameters
 
-    arrays = {name: p.asnumpy() for name, p in models["denoiser"].parameters_and_names()}
-    tensors = {n: safetensors_files.TensorInfo("F32", a.shape) for n, a in arrays.items()}
     with atomic.folder(directory / EXPORT) as work:
-        safetensors_files.write(work / "model.safetensors", tensors, arrays.__getitem__)
+        parameters = dict(models["denoiser"].parameters_and_names())
+        write_parameters(work / "model.safetensors", parameters)
     return [directory / EXPORT / "model.safetensors"]

@@ -96,7 +96,7 @@ def test_as_it_is_it_names_every_placeholder(text, capsys):
     line = text.splitlines().index(f"  output_dir: {PLACEHOLDER}") + 1
     assert (
         f"run.yaml:{line}: train.output_dir is still ???; write in its place: folder that the run "
-        "writes to; new or empty."
+        "writes to; new, or with nothing in it but single files."
     ) in err
     assert "paint.colour is still ???" in err
     assert "paint.thinner is still ???" in err and "or delete the line" in err
