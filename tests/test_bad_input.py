@@ -355,7 +355,7 @@ def test_an_output_folder_that_holds_another_run(refused, here):
 def test_an_output_folder_with_files_where_the_weights_would_go(refused, here):
     (here / "out" / "controlnet").mkdir(parents=True)
     (here / "out" / "controlnet" / "notes.txt").write_text("mine")
-    has(refused(), "train.output_dir 'out' has folders in it (controlnet)", "Choose another")
+    has(refused(), "train.output_dir 'out' has folders in it (controlnet)", "choose another")
 
 
 def test_an_output_folder_that_is_a_file(refused, here):
