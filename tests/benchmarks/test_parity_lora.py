@@ -38,6 +38,31 @@ def test_the_case_reaches_every_adapter(reference_dir, case):
     assert not meta["grads_all_zero"]
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_new_adapters_are_those_that_peft_makes(graph_mode, reference_dir, case):
+    """The figures start from diffusers' file, which says itself what its layers are."""
+    from flux_lora_plugin.adapters import parameters
+    from flux_lora_plugin.config import LoraModelSection
+    from flux_lora_plugin.models import build_networks
+
+    folder = reference_dir / "cases" / case
+    meta = json.loads((folder / "meta.json").read_text())
+    asked = ("rank", "lora_alpha", "lora_layers", "train_text_encoder")
+    section = LoraModelSection(
+        pretrained_model_name_or_path=str(reference_dir / "tiny-flux"),
+        **{name: meta[name] for name in asked},
+    )
+    networks = build_networks(section, seed=0)
+    made = {
+        f"{part}.{name}": parameter.shape
+        for part in ("transformer", "text_encoder")
+        if part in networks
+        for name, parameter in parameters(networks[part]).items()
+    }
+    start = load_file(folder / "pytorch_lora_weights.safetensors")
+    assert made == {name: value.shape for name, value in start.items()}
+
+
 def test_the_cases_have_what_they_are_here_for(reference_dir):
     prior_text, layers = (
         json.loads((reference_dir / "cases" / case / "meta.json").read_text()) for case in CASES
