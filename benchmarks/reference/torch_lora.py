@@ -128,7 +128,14 @@ class LoraLoss(nn.Module):
         }
 
     def save_adapters(self, folder: Path) -> None:
-        """Write `pytorch_lora_weights.safetensors` as the script does."""
+        """Write `pytorch_lora_weights.safetensors` as the script does.
+
+        Only its header is made the same wherever and whenever it is written.
+        """
+        for model in self.parts().values():
+            config = model.peft_config["default"]
+            config.base_model_name_or_path = None
+            config.target_modules = sorted(config.target_modules)
         layers = {
             f"{part}_lora_layers": get_peft_model_state_dict(model)
             for part, model in self.parts().items()
