@@ -130,7 +130,7 @@ class LoraLoss(nn.Module):
     def save_adapters(self, folder: Path) -> None:
         """Write `pytorch_lora_weights.safetensors` as the script does.
 
-        Only its header is made the same wherever and whenever it is written.
+        Only its header names no folder, and lists the layers in order.
         """
         for model in self.parts().values():
             config = model.peft_config["default"]
