@@ -44,6 +44,10 @@ def build_optimizer(config: Config, parameters: list[Any]) -> Any:
         beta2=section.adam_beta2,
         eps=section.adam_epsilon,
         weight_decay=section.adam_weight_decay,
+        came_beta3=section.came_beta3,
+        muon_momentum=section.muon_momentum,
+        stochastic_rounding=section.stochastic_rounding,
+        seed=config.train.seed,
     )
 
 

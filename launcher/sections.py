@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from launcher.training.options import option
@@ -69,18 +69,48 @@ class PrecisionSection:
     )
 
 
+#: Options of `optimizer` that only some optimizers use. A variant's own may use any of them.
+_OPTIMIZERS_THAT_USE = {
+    "adam_epsilon": ("adamw", "adam_weight_decay", "adamw_bf16", "adamw_upcast", "muon"),
+    "stochastic_rounding": ("adamw_upcast",),
+    "came_beta3": ("came",),
+    "muon_momentum": ("muon",),
+}
+
+
 @dataclass(frozen=True)
 class OptimizerSection:
     """`optimizer`: which optimizer, and its constants."""
 
-    name: Literal["adamw", "adam_weight_decay"] = option(
+    name: Literal[
+        "adamw", "adam_weight_decay", "adamw_bf16", "adamw_upcast", "came", "muon"
+    ] = option(
         "adamw",
-        help="adamw: as in torch; adam_weight_decay: mindspore.nn, without bias correction",
-    )
+        help="adamw: as in torch; adam_weight_decay: mindspore.nn, without bias correction; "
+        "adamw_bf16, adamw_upcast: adamw for half-precision parameters, with a float32 copy of "
+        "them or without; came: factored second moments; muon: orthogonalised momentum of "
+        "matrices, adamw for the rest",
+    )  # fmt: skip
     adam_beta1: float = option(0.9, ge=0, lt=1, help="decay of the first moment")
     adam_beta2: float = option(0.999, ge=0, lt=1, help="decay of the second moment")
     adam_epsilon: float = option(1e-8, gt=0, help="added to the root of the second moment")
     adam_weight_decay: float = option(1e-2, ge=0, help="decoupled weight decay")
+    stochastic_rounding: bool = option(
+        False, help="adamw_upcast: round up or down at random, which keeps small updates on average"
+    )
+    came_beta3: float = option(0.9999, ge=0, lt=1, help="came: decay of the residuals")
+    muon_momentum: float = option(0.95, ge=0, lt=1, help="muon: decay of the average gradient")
+
+    def problems(self) -> Iterable[str]:
+        """Options that the chosen optimizer would ignore."""
+        for field in fields(self):
+            users = _OPTIMIZERS_THAT_USE.get(field.name)
+            value = getattr(self, field.name)
+            if users and self.name not in users and value != field.default:
+                yield (
+                    f"optimizer.{field.name} is {str(value).lower()}, which optimizer.name="
+                    f"{self.name} does not use, only {', '.join(users)}"
+                )
 
 
 @dataclass(frozen=True)
