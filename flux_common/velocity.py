@@ -27,11 +27,6 @@ def weighted_error(prediction: Tensor, latents: Tensor, noise: Tensor, weights: 
     return (weights.reshape((-1, 1, 1)) * ops.square(error)).mean()
 
 
-def parameter_dtype(network: Any) -> Any:
-    """The dtype that a network's own parameters are kept in (adapters come after them)."""
-    return next(iter(network.get_parameters())).dtype
-
-
 class NetworkCall(nn.Cell):
     """Calls a FLUX network (transformer or ControlNet) on a micro-batch.
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from mindspore import Tensor, nn
 
-from flux_common.velocity import NetworkCall, add_noise, parameter_dtype, weighted_error
+from flux_common.velocity import NetworkCall, add_noise, weighted_error
+from launcher.training.precision import activation_dtype
 
 
 class FluxControlNetLoss(nn.Cell):
@@ -22,14 +23,14 @@ class FluxControlNetLoss(nn.Cell):
         transformer: a `FluxTransformer2DModel`; also where it is frozen, gradients pass through it.
         inputs: `size`, `text_length` and `guidance_scale`, see `flux_common.velocity.NetworkCall`.
 
-    The networks' inputs are in the dtype of the transformer's parameters.
+    The networks' inputs are in `precision.activation_dtype` of the transformer.
     """
 
     def __init__(self, controlnet: Any | None, transformer: Any, **inputs: Any) -> None:
         super().__init__()
         self.controlnet = controlnet
         self.transformer = transformer
-        self.dtype = parameter_dtype(transformer)
+        self.dtype = activation_dtype(transformer)
         self.network_call = NetworkCall(**inputs, dtype=self.dtype)
         self.has_controlnet = controlnet is not None
         self.controlnet_takes_guidance = self.has_controlnet and controlnet.config.guidance_embeds

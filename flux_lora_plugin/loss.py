@@ -6,7 +6,8 @@ from typing import Any
 
 from mindspore import Tensor, nn
 
-from flux_common.velocity import NetworkCall, add_noise, parameter_dtype, weighted_error
+from flux_common.velocity import NetworkCall, add_noise, weighted_error
+from launcher.training.precision import activation_dtype
 
 
 class FluxLoraLoss(nn.Cell):
@@ -17,7 +18,7 @@ class FluxLoraLoss(nn.Cell):
         text_encoder: a `CLIPTextModel` with adapters; None: its output is given.
         inputs: `size`, `text_length` and `guidance_scale`, see `flux_common.velocity.NetworkCall`.
 
-    The networks' inputs are in the dtype of the transformer's own parameters.
+    The networks' inputs are in `precision.activation_dtype` of the transformer.
     """
 
     def __init__(self, transformer: Any, text_encoder: Any = None, **inputs: Any) -> None:
@@ -25,7 +26,7 @@ class FluxLoraLoss(nn.Cell):
         self.transformer = transformer
         self.text_encoder = text_encoder
         self.trains_text_encoder = text_encoder is not None
-        self.network_call = NetworkCall(**inputs, dtype=parameter_dtype(transformer))
+        self.network_call = NetworkCall(**inputs, dtype=activation_dtype(transformer))
         self.takes_guidance = transformer.config.guidance_embeds
 
     def construct(

@@ -105,13 +105,11 @@ def configure_trainable(models: Models) -> Models:
 @hookimpl
 def apply_precision(config: Config, models: Models) -> Models:
     from flux_lora_plugin import adapters
-    from launcher.training.precision import compute_in, dtype_of
+    from launcher.training.precision import cast_parameters, compute_in, dtype_of
 
     half = dtype_of(config.precision.mixed_precision)
     for cell in models.cells().values():
-        for parameter in cell.get_parameters():
-            if not parameter.requires_grad:
-                parameter.set_dtype(half)
+        cast_parameters(cell, half, frozen_only=True)
         for layer in adapters.layers(cell):
             compute_in(layer, half)  # its parameters stay float32
     return models

@@ -28,12 +28,8 @@ def dry_run(plugins: Plugins, resolved: Resolved, console: Console) -> None:
     Raises:
         UserError: what is wrong with the configuration, the files it names, or the data set.
     """
-    from launcher.training import precision
-
     config, hook, dist = resolved.config, plugins.hook, Dist()
     check(config, hook)
-    if config.runtime.device != "auto":
-        precision.check(config.precision.mixed_precision, config.runtime.device)
     dataset = hook.build_dataset(config=config, dist=dist)
     schedule = Schedule(config.train, len(dataset), dist)
     for label, text in _summary(plugins, config, len(dataset), schedule):

@@ -132,15 +132,13 @@ def choose_device(config: Config) -> str:
     """Make device and mode MindSpore's own. Returns the device's name.
 
     Raises:
-        UserError: the device is not there, or cannot compute in the precision asked for.
+        UserError: the device is not there.
     """
-    from launcher.training import device, precision
+    from launcher.training import device
 
     section = config.runtime
     with deferred():
-        chosen = device.set_up(section.device, section.device_id, section.mode)
-    precision.check(config.precision.mixed_precision, chosen)
-    return chosen
+        return device.set_up(section.device, section.device_id, section.mode)
 
 
 def prepare_models(config: Config, hook: Any, stage: Stage) -> Models:
@@ -207,15 +205,18 @@ def build_state(
 
 def describe(state: TrainState, samples: int, global_batch: int) -> str:
     """One line: what is trained, on how much, for how long."""
+    from launcher.training.device import is_emulated
     from launcher.training.freeze import parameter_counts
 
-    counts = parameter_counts(state.models.cells())
+    cells = state.models.cells()
+    precision = " in bf16 (emulated)" if any(map(is_emulated, cells.values())) else ""
+    counts = parameter_counts(cells)
     parts = ", ".join(
         f"{name} {total / 1e6:,.2f} M ({_share(total, trained)})"
         for name, (total, trained) in counts.items()
     )
     return (
-        f"training for {state.max_train_steps} steps of {global_batch} samples, "
+        f"training for {state.max_train_steps} steps of {global_batch} samples{precision}, "
         f"{samples} samples in the data set; {parts}"
     )
 

@@ -196,7 +196,6 @@ def test_several_mistakes_together(refused):
         ({"dataset_name": None}, ["data.dataset_name", "neither is set"]),
         ({"num_double_layers": 3}, ["num_double_layers is 3", "only 2", "to 2 or less"]),
         ({"lr_warmup_steps": 5}, ["lr_warmup_steps is 5", "constant has no warm-up"]),
-        ({"mixed_precision": "bf16"}, ["on the CPU", "precision.mixed_precision=no"]),
     ],
 )
 def test_values_out_of_range(refused, settings, parts):

@@ -10,17 +10,22 @@ from launcher.cpu.means import constant
 from launcher.cpu.rotary import rotate
 
 
-class _Attention(nn.Cell):
+class Attention(nn.Cell):
     """``softmax(q k^T) v``, with its gradient written out.
 
     The generic gradient of softmax sums over the keys, the slowest operation of the whole step on
     CPU. That sum equals the row sum of ``dout * out`` (Dao et al., arXiv:2205.14135, appendix B),
     which is ``keys / head_dim`` times smaller. Subtracting it from every key's entry is made part
     of the product before: one more column ``-row_sum`` on the left, a column of ones on the right.
+
+    Args:
+        rounding: a cell that rounds the matrices that are multiplied with ``v``, ``k`` and ``q``,
+            where half precision is emulated.
     """
 
-    def __init__(self):
+    def __init__(self, rounding=None):
         super().__init__()
+        self.rounding = rounding
         self.times = ops.BatchMatMul()
         self.times_transposed = ops.BatchMatMul(transpose_b=True)
         self.transposed_times = ops.BatchMatMul(transpose_a=True)
@@ -34,6 +39,8 @@ class _Attention(nn.Cell):
         """
         scores = self.times_transposed(query, key).astype(ms.float32)
         probabilities = self.softmax(scores).astype(value.dtype)
+        if self.rounding is not None:
+            probabilities = self.rounding(probabilities)
         return self.times(probabilities, value), probabilities
 
     def bprop(self, query, key, value, out, dout):
@@ -53,6 +60,8 @@ class _Attention(nn.Cell):
             ops.concat((grad, minus_row_sum), -1), ops.concat((value, ones), -1)
         )
         grad_scores = probabilities * difference
+        if self.rounding is not None:
+            grad_scores = self.rounding(grad_scores)
         return (
             self.times(grad_scores, key).astype(dtypes[0]),
             self.transposed_times(grad_scores, query).astype(dtypes[1]),
@@ -60,7 +69,7 @@ class _Attention(nn.Cell):
         )
 
 
-_attention = _Attention()
+_attention = Attention()
 
 
 def scaled_dot_product_attention(
@@ -122,13 +131,28 @@ def flux_attention_call(
     attention_mask=None,
     image_rotary_emb=None,
 ):
-    """``FluxAttnProcessor.__call__``.
+    """``FluxAttnProcessor.__call__``."""
+    return flux_attention(
+        attn,
+        hidden_states,
+        encoder_hidden_states,
+        attention_mask,
+        image_rotary_emb,
+        scaled_dot_product_attention,
+    )
+
+
+def flux_attention(
+    attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb, attend
+):
+    """FLUX's attention with its projections and norms.
 
     Args:
         attn: the ``FluxAttention`` cell, whose projections and norms are called.
         hidden_states: ``[b, s, c]``; in a single-stream block text and image tokens together.
         encoder_hidden_states: ``[b, t, c]``, text tokens of a double-stream block, or None.
         image_rotary_emb: (cos, sin), each ``[t + s, d]``, or None.
+        attend: :func:`scaled_dot_product_attention`, or one that rounds.
 
     Returns:
         ``[b, s, c]``, or for a double-stream block the pair ``[b, s, c], [b, t, c]``.
@@ -158,7 +182,7 @@ def flux_attention_call(
         query = rotate(query, cos * scale, sin * scale)
         key = rotate(key, cos, sin)
         scale = 1.0
-    out = scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, scale=scale)
+    out = attend(query, key, value, attn_mask=attention_mask, scale=scale)
     out = ops.transpose(out, (0, 2, 1, 3))
     out = out.reshape((out.shape[0], out.shape[1], -1)).to(query.dtype)
 

@@ -24,13 +24,35 @@ def double_block_construct(
     image_rotary_emb=None,
     joint_attention_kwargs=None,
 ):
-    """``FluxTransformerBlock.construct``: image and text tokens, own weights, joint attention.
+    """``FluxTransformerBlock.construct``."""
+    return double_block(
+        self,
+        hidden_states,
+        encoder_hidden_states,
+        temb,
+        image_rotary_emb,
+        joint_attention_kwargs,
+        gated_residual,
+    )
+
+
+def double_block(
+    self,
+    hidden_states,
+    encoder_hidden_states,
+    temb,
+    image_rotary_emb,
+    joint_attention_kwargs,
+    gated_residual,
+):
+    """A double-stream block: image and text tokens, own weights, joint attention.
 
     Args:
         hidden_states: image tokens ``[b, s, c]``.
         encoder_hidden_states: text tokens ``[b, t, c]``.
         temb: ``[b, c]``.
         image_rotary_emb: (cos, sin) of text and image positions, each ``[t + s, d]``.
+        gated_residual: that of :mod:`launcher.cpu.modulation`, or one that rounds.
 
     Returns:
         text tokens, image tokens.
@@ -68,9 +90,30 @@ def single_block_construct(
     image_rotary_emb=None,
     joint_attention_kwargs=None,
 ):
-    """``FluxSingleTransformerBlock.construct``: text and image tokens as one sequence.
+    """``FluxSingleTransformerBlock.construct``."""
+    return single_block(
+        self,
+        hidden_states,
+        encoder_hidden_states,
+        temb,
+        image_rotary_emb,
+        joint_attention_kwargs,
+        gated_residual,
+    )
 
-    Arguments and results as in :func:`double_block_construct`.
+
+def single_block(
+    self,
+    hidden_states,
+    encoder_hidden_states,
+    temb,
+    image_rotary_emb,
+    joint_attention_kwargs,
+    gated_residual,
+):
+    """A single-stream block: text and image tokens as one sequence.
+
+    Arguments and results as in :func:`double_block`.
     """
     text_length = encoder_hidden_states.shape[1]
     tokens = ops.concat((encoder_hidden_states, hidden_states), 1)

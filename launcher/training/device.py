@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from launcher.training.errors import UserError
 
 
@@ -61,6 +63,37 @@ def supply_what_lacks() -> None:
         import launcher.cpu
 
         launcher.cpu.install()
+
+
+def emulates(dtype: Any) -> bool:
+    """Whether computing in a dtype has to be emulated on this device: bfloat16 on the CPU."""
+    import mindspore as ms
+
+    return bool(dtype == ms.bfloat16) and ms.get_context("device_target") == "CPU"
+
+
+def emulate_bf16(cell: Any) -> None:
+    """Let a cell compute as in bfloat16, on the CPU; see `launcher.cpu.bf16`.
+
+    Raises:
+        UserError: it has parameters whose use is not known there.
+    """
+    from launcher.cpu import bf16
+
+    try:
+        bf16.emulate(cell)
+    except bf16.UnsupportedCellError as error:
+        raise UserError(
+            f"precision.mixed_precision is bf16, which is emulated on the CPU, and {error} has "
+            "parameters of its own and no emulation. Set precision.mixed_precision=no, or fp16, "
+            "or build that cell from layers of mindspore.nn and mindspore.mint.nn; "
+            "launcher/cpu/bf16.py lists those that are known."
+        ) from error
+
+
+def is_emulated(cell: Any) -> bool:
+    """Whether a cell, or a part of it, was given to `emulate_bf16`."""
+    return any(hasattr(part, "emulates_bf16") for _, part in cell.cells_and_names())
 
 
 def _npu_count() -> int:

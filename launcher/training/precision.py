@@ -3,13 +3,14 @@
 MindSpore separates the two: `Cell.to_float` sets what a cell and its children compute in, while
 parameters keep the dtype they are stored in. Trained parameters stay float32, because
 optimizers update in the parameter's dtype.
+
+On the CPU bfloat16 is emulated (`launcher.cpu.bf16`): parameters can be kept in it, tensors are
+float32 and hold its values. float16 has real kernels everywhere.
 """
 
 from __future__ import annotations
 
 from typing import Any
-
-from launcher.training.errors import UserError
 
 #: The names that `mixed_precision` takes, and the MindSpore dtypes they stand for.
 _DTYPES = {"no": "float32", "fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -20,16 +21,6 @@ def dtype_of(name: str) -> Any:
     import mindspore as ms
 
     return getattr(ms, _DTYPES[name])
-
-
-def check(name: str, device: str) -> None:
-    """Raise UserError if a device cannot compute in a precision."""
-    if device == "CPU" and name == "bf16":
-        raise UserError(
-            "precision.mixed_precision is bf16, but the run is on the CPU, where MindSpore can "
-            "store bfloat16 and not compute in it. Set precision.mixed_precision=no to compute in "
-            "float32, or to fp16, which is slow there."
-        )
 
 
 def apply(models: Any, name: str) -> Any:
@@ -52,13 +43,38 @@ def apply(models: Any, name: str) -> Any:
     return models
 
 
-def cast_parameters(cell: Any, dtype: Any) -> Any:
-    """Keep every parameter of a cell in `dtype`; the cell then computes in it. Returns the cell."""
+def cast_parameters(cell: Any, dtype: Any, *, frozen_only: bool = False) -> Any:
+    """Keep every parameter of a cell in `dtype`; the cell then computes in it. Returns the cell.
+
+    Args:
+        frozen_only: leave those that are trained as they are.
+    """
+    from launcher.training import device
+
+    if device.emulates(dtype):
+        device.emulate_bf16(cell)
     for parameter in cell.get_parameters():
-        parameter.set_dtype(dtype)
+        if not (frozen_only and parameter.requires_grad):
+            parameter.set_dtype(dtype)
     return cell
 
 
 def compute_in(cell: Any, dtype: Any) -> Any:
     """Let a cell compute in `dtype` while its parameters stay as they are. Returns the cell."""
+    from launcher.training import device
+
+    if device.emulates(dtype):
+        device.emulate_bf16(cell)
+        return cell
     return cell.to_float(dtype)
+
+
+def activation_dtype(cell: Any) -> Any:
+    """The dtype that a cell wants its inputs in: that of its own parameters (adapters come after
+    them), or float32 where that dtype is emulated."""
+    import mindspore as ms
+
+    from launcher.training import device
+
+    dtype = next(iter(cell.get_parameters())).dtype
+    return ms.float32 if device.emulates(dtype) else dtype
