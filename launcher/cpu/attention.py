@@ -10,22 +10,17 @@ from launcher.cpu.means import constant
 from launcher.cpu.rotary import rotate
 
 
-class Attention(nn.Cell):
+class _Attention(nn.Cell):
     """``softmax(q k^T) v``, with its gradient written out.
 
     The generic gradient of softmax sums over the keys, the slowest operation of the whole step on
     CPU. That sum equals the row sum of ``dout * out`` (Dao et al., arXiv:2205.14135, appendix B),
     which is ``keys / head_dim`` times smaller. Subtracting it from every key's entry is made part
     of the product before: one more column ``-row_sum`` on the left, a column of ones on the right.
-
-    Args:
-        rounding: a cell that rounds the matrices that are multiplied with ``v``, ``k`` and ``q``,
-            where half precision is emulated.
     """
 
-    def __init__(self, rounding=None):
+    def __init__(self):
         super().__init__()
-        self.rounding = rounding
         self.times = ops.BatchMatMul()
         self.times_transposed = ops.BatchMatMul(transpose_b=True)
         self.transposed_times = ops.BatchMatMul(transpose_a=True)
@@ -39,8 +34,6 @@ class Attention(nn.Cell):
         """
         scores = self.times_transposed(query, key).astype(ms.float32)
         probabilities = self.softmax(scores).astype(value.dtype)
-        if self.rounding is not None:
-            probabilities = self.rounding(probabilities)
         return self.times(probabilities, value), probabilities
 
     def bprop(self, query, key, value, out, dout):
@@ -60,8 +53,6 @@ class Attention(nn.Cell):
             ops.concat((grad, minus_row_sum), -1), ops.concat((value, ones), -1)
         )
         grad_scores = probabilities * difference
-        if self.rounding is not None:
-            grad_scores = self.rounding(grad_scores)
         return (
             self.times(grad_scores, key).astype(dtypes[0]),
             self.transposed_times(grad_scores, query).astype(dtypes[1]),
@@ -69,7 +60,7 @@ class Attention(nn.Cell):
         )
 
 
-_attention = Attention()
+_attention = _Attention()
 
 
 def scaled_dot_product_attention(

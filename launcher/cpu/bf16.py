@@ -27,7 +27,7 @@ from mindone.transformers.models.clip import modeling_clip
 from mindone.transformers.models.t5 import modeling_t5
 from mindspore import mint, nn, ops
 
-from launcher.cpu.attention import Attention, flux_attention, scaled_dot_product_attention
+from launcher.cpu.attention import flux_attention, scaled_dot_product_attention
 from launcher.cpu.blocks import double_block, single_block
 from launcher.cpu.linear import linear
 from launcher.cpu.modulation import gated_residual
@@ -39,24 +39,19 @@ class UnsupportedCellError(RuntimeError):
     """A cell with parameters of its own, whose arithmetic is not known here."""
 
 
-class _Round(nn.Cell):
-    """Round float32 to bfloat16's 8 significant bits, to nearest, ties to even; gradients too.
+def _round(x):
+    """Round float32 to bfloat16's 8 significant bits, to nearest, ties to even.
 
     Veltkamp's splitting (Dekker, "A floating-point technique for extending the available
     precision", 1971, section 5): three float32 operations, several times faster on the CPU than
-    its casts. From 2^111 on it overflows to NaN.
+    its casts. From 2^111 on it overflows to NaN. The gradient is passed on as it is.
     """
-
-    def construct(self, x):
-        scaled = x * 65537.0
-        return scaled - (scaled - x)
-
-    def bprop(self, x, out, dout):
-        scaled = dout * 65537.0
-        return (scaled - (scaled - dout),)
+    scaled = ops.stop_gradient(x * 65537.0)
+    return scaled - (scaled - x)
 
 
-_round = _Round()
+# Not a cell with a `bprop` of its own: in a recomputed block that makes MindSpore's graph cyclic.
+_round_gradient = ops.InsertGradientOf(_round)
 
 
 def rounded(x):
@@ -66,7 +61,7 @@ def rounded(x):
         return None
     if x.dtype == ms.bfloat16:  # a stored parameter: nothing to round, and its gradient is cast
         return x.astype(ms.float32)
-    return _round(x.astype(ms.float32))
+    return _round(_round_gradient(x.astype(ms.float32)))
 
 
 def _rounded_parts(x):
@@ -82,15 +77,10 @@ def _gated_residual(residual, gate, x):
     return rounded(gated_residual(residual, gate, x))
 
 
-_attention = Attention(rounding=_round)
-
-
 def _attend(query, key, value, attn_mask=None, scale=1.0):
-    """Scaled dot-product attention; the scores stay in float32."""
+    """Scaled dot-product attention; scores and probabilities stay in float32."""
     query, key, value = rounded(query * scale), rounded(key), rounded(value)
-    if attn_mask is not None:
-        return rounded(scaled_dot_product_attention(query, key, value, attn_mask, scale=1.0))
-    return rounded(_attention(query, key, value)[0])
+    return rounded(scaled_dot_product_attention(query, key, value, attn_mask, scale=1.0))
 
 
 # Leaf cells with parameters.
