@@ -84,9 +84,9 @@ class LoraCollate:
             text: CLIP's pooled embeddings or token ids.
 
         diffusers' loss is `mean(instance) + prior_loss_weight * mean(class)`. In terms of one mean
-        over all rows, every weight is doubled. Each image is weighted for its own timestep; with
-        `sigma_sqrt` and `cosmap` diffusers applies the weights of both halves to either half,
-        which fails for more than one image.
+        over all rows, every weight is doubled. Each image is weighted for its own timestep;
+        diffusers 0.35 applies the weights of both halves to either half, which fails for more than
+        one image.
         """
         import numpy as np
 

@@ -185,15 +185,15 @@ def configure_trainable(config: Config, models: Models) -> Models:
 def apply_precision(config: Config, models: Models) -> Models:
     """Set the parameter dtype and the computation dtype of every part. Called in both stages.
 
-    Default: frozen parts are kept in the dtype of `precision.mixed_precision`; trained ones are
-    kept in float32 and compute in it.
+    Default: frozen parts are kept in the dtype of `precision.mixed_precision`, trained ones in
+    float32; both compute in that dtype.
 
     Args:
         config: the resolved configuration.
         models: the parts, after `configure_trainable`.
 
     Returns:
-        The same parts, cast. What their parameters are kept in is what they are fed.
+        The same parts, cast.
     """
 
 
