@@ -28,15 +28,20 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from diffusers.models.normalization import RMSNorm
+from recording import ADAMW, LEARNING_RATE
 from torch import Tensor, nn
-from torch_controlnet import ControlNetLoss, image_ids, load_transformer, make_controlnet
+from torch_controlnet import (
+    AdamWStep,
+    ControlNetLoss,
+    image_ids,
+    load_transformer,
+    make_controlnet,
+)
 from transformers import CLIPTextModel, T5EncoderModel
 
 STEPS = 20
 SIZE = (2, 3)  # of the packed latents
 TEXT_LENGTH = 16
-LEARNING_RATE = 1e-3
-ADAMW = dict(betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2)
 CLIP = 1.0
 LOSS_SCALE = 2.0**16  # for float16
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "no": torch.float32}
@@ -162,30 +167,33 @@ def record_training(pipeline: Path, name: str) -> dict[str, np.ndarray]:
         image_ids=image_ids(*SIZE),
         guidance_scale=3.5,
     )
-    parameters = list(controlnet.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, **ADAMW)
-    scale = LOSS_SCALE if name == "fp16" else 1.0
-    losses, saved = [], {}
-    for step in range(STEPS):
-        loss, found = loss_module(*map(torch.from_numpy, draws(step)))
-        (loss * scale).backward()
-        for parameter in parameters:
-            if parameter.grad is not None:
-                parameter.grad /= scale
-        if step == 0 and name != "fp16":
-            saved["prediction"] = found["noise_pred"].detach().float().numpy()
-        if step == 0 and name == "bf16":
-            saved |= {
-                f"grad/{key}": bits(p.grad.bfloat16())
-                for key, p in controlnet.named_parameters()
-                if p.grad is not None and p.numel() <= 256
-            }
-        nn.utils.clip_grad_norm_(parameters, CLIP)
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
-    saved["losses"] = np.array(losses)
+    inputs = [tuple(map(torch.from_numpy, draws(step))) for step in range(STEPS)]
+    saved = {}
+    if name != "fp16":
+        loss, found = loss_module(*inputs[0])
+        saved["prediction"] = found["noise_pred"].detach().float().numpy()
+    if name == "bf16":
+        loss.backward()
+        saved |= {
+            f"grad/{key}": bits(p.grad.bfloat16())
+            for key, p in controlnet.named_parameters()
+            if p.grad is not None and p.numel() <= 256
+        }
+        loss_module.zero_grad()
+    step_class = ScaledAdamWStep if name == "fp16" else AdamWStep
+    step = step_class(loss_module, learning_rate=LEARNING_RATE, max_grad_norm=CLIP, **ADAMW)
+    saved["losses"] = np.array([step(*arguments)[0] for arguments in inputs])
     return {f"training/{name}/{key}": array for key, array in saved.items()}
+
+
+class ScaledAdamWStep(AdamWStep):
+    """With a constant loss scale, taken out of the gradients again."""
+
+    def backward(self, loss: Tensor) -> None:
+        (loss * LOSS_SCALE).backward()
+        for parameter in self.parameters:
+            if parameter.grad is not None:
+                parameter.grad /= LOSS_SCALE
 
 
 class HalfPrecisionLoss(ControlNetLoss):

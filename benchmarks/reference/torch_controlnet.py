@@ -128,8 +128,12 @@ class AdamWStep:
     def __call__(self, *inputs: Tensor) -> tuple[float, float]:
         """One step. Returns the loss and the norm of the gradients before clipping."""
         loss, _ = self.loss(*inputs)
-        loss.backward()
+        self.backward(loss)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return loss.item(), norm.item()
+
+    def backward(self, loss: Tensor) -> None:
+        """Give the parameters their gradients."""
+        loss.backward()
