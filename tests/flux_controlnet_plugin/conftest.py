@@ -41,18 +41,13 @@ def make_loss(transformer):
     """make_loss(double, single) around a fresh ControlNet."""
 
     def make(double, single, filled=False):
-        import mindspore as ms
-
         from flux_controlnet_plugin.controlnet import controlnet_from_transformer
         from flux_controlnet_plugin.loss import FluxControlNetLoss
+        from tests.controlnets import fill_zero_layers
 
         controlnet = controlnet_from_transformer(transformer, double, single)
-        if filled:  # so that gradients reach every parameter
-            rng = np.random.default_rng(1)
-            for name, parameter in controlnet.parameters_and_names():
-                if name.startswith("controlnet_"):
-                    value = 0.1 * rng.standard_normal(parameter.shape)
-                    parameter.set_data(ms.Tensor(value.astype(np.float32)))
+        if filled:
+            fill_zero_layers(controlnet)
         return FluxControlNetLoss(
             controlnet,
             transformer,

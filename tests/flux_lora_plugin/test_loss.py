@@ -60,7 +60,7 @@ def test_with_b_at_zero_the_prediction_is_the_base_models_bit_for_bit(
     import mindspore as ms
     from mindspore import Tensor
 
-    from tests.flux_lora_plugin.cells import Predict
+    from benchmarks.parity_cells import PredictWithAdapters as Predict
 
     arrays = [Tensor(array) for array in micro_batch]
     base = Predict(make_loss(make_transformer(adapters=False)))(*arrays).asnumpy()

@@ -63,22 +63,6 @@ class Layers(nn.Cell):
         )
 
 
-class WeightedSum(nn.Cell):
-    """``sum(outputs * cotangents)`` and the outputs."""
-
-    def __init__(self, network, cotangents):
-        super().__init__()
-        self.network = network
-        self.cotangents = cotangents
-
-    def construct(self, *inputs):
-        outputs = self.network(*inputs)
-        total = 0.0
-        for out, cotangent in zip(outputs, self.cotangents):
-            total = total + (out.astype(ms.float32) * cotangent).sum()
-        return total, outputs
-
-
 class Rounded(nn.Cell):
     def construct(self, x):
         return bf16.rounded(x)

@@ -78,7 +78,8 @@ def results(saved):
     import mindspore as ms
 
     from launcher.training.precision import cast_parameters, compute_in
-    from tests.launcher.cpu.bf16_cells import Layers, WeightedSum
+    from tests.launcher.cpu.bf16_cells import Layers
+    from tests.launcher.cpu.cells import WeightedSum
 
     def run(stored):
         network = Layers()
@@ -281,21 +282,16 @@ def make_loss(tiny_flux):
     """The loss cell under policy A: transformer cast, ControlNet in float32 computing in it."""
 
     def make(precision):
-        import mindspore as ms
-
         from flux_common.loading import load_transformer
         from flux_controlnet_plugin.controlnet import controlnet_from_transformer
         from flux_controlnet_plugin.loss import FluxControlNetLoss
         from launcher.training.freeze import set_trainable
         from launcher.training.precision import cast_parameters, compute_in, dtype_of
+        from tests.controlnets import fill_zero_layers
 
         transformer = load_transformer(str(tiny_flux))
         controlnet = controlnet_from_transformer(transformer, 1, 1)
-        generator = np.random.default_rng(1)
-        for name, parameter in controlnet.parameters_and_names():
-            if name.startswith("controlnet_"):
-                value = 0.1 * generator.standard_normal(parameter.shape)
-                parameter.set_data(ms.Tensor(value.astype(np.float32)))
+        fill_zero_layers(controlnet)
         set_trainable(transformer, False)
         cast_parameters(transformer, dtype_of(precision))
         compute_in(controlnet, dtype_of(precision))
