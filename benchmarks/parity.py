@@ -31,7 +31,6 @@ def main() -> None:
     from launcher.training import device
 
     device.set_up("auto", 0, "graph")
-    device.supply_what_lacks()
     print(json.dumps(compare(arguments.reference_dir, arguments.case), indent=2))
 
 

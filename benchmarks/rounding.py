@@ -41,7 +41,6 @@ def main() -> None:
     from launcher.training import device
 
     device.set_up("CPU", 0, "graph")
-    device.supply_what_lacks()
     results = []
     print(f"{'stored in':<12}{'rounding':<14}{'loss':>10}{'of start':>10}{'moved':>8}")
     for dtype in ("float32", "float16", "bfloat16"):

@@ -30,7 +30,6 @@ def prepare() -> tuple[Callable[[int], float], dict[str, Any]]:
     from launcher.training.step import TrainStep
 
     device.set_up("CPU", 0, "graph")
-    device.supply_what_lacks()
 
     pipeline, file = sys.argv[1:]
     arrays = load_file(file)

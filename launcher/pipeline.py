@@ -63,10 +63,9 @@ def precompute(config: Config, hook: Any, dataset: Dataset, console: Console) ->
     from launcher.training.cache import MemoryCache
 
     models = prepare_models(config, hook, "precompute")
-    if not models:  # a recipe with nothing to encode
-        return hook.precompute(config=config, models=models, dataset=dataset, cache=MemoryCache())
     samples = f"{len(dataset)} samples"
-    with console.busy(f"encoding {samples}", f"encoded {samples}"):
+    busy = console.busy(f"encoding {samples}", f"encoded {samples}")
+    with busy if models else nullcontext():  # a recipe may have nothing to encode with
         cache = hook.precompute(config=config, models=models, dataset=dataset, cache=MemoryCache())
     del models
     gc.collect()

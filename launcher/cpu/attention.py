@@ -121,29 +121,17 @@ def flux_attention_call(
     encoder_hidden_states=None,
     attention_mask=None,
     image_rotary_emb=None,
+    *,
+    attend=scaled_dot_product_attention,
 ):
-    """``FluxAttnProcessor.__call__``."""
-    return flux_attention(
-        attn,
-        hidden_states,
-        encoder_hidden_states,
-        attention_mask,
-        image_rotary_emb,
-        scaled_dot_product_attention,
-    )
-
-
-def flux_attention(
-    attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb, attend
-):
-    """FLUX's attention with its projections and norms.
+    """``FluxAttnProcessor.__call__``.
 
     Args:
         attn: the ``FluxAttention`` cell, whose projections and norms are called.
         hidden_states: ``[b, s, c]``; in a single-stream block text and image tokens together.
         encoder_hidden_states: ``[b, t, c]``, text tokens of a double-stream block, or None.
         image_rotary_emb: (cos, sin), each ``[t + s, d]``, or None.
-        attend: :func:`scaled_dot_product_attention`, or one that rounds.
+        attend: as :func:`scaled_dot_product_attention` does, or with rounding.
 
     Returns:
         ``[b, s, c]``, or for a double-stream block the pair ``[b, s, c], [b, t, c]``.

@@ -27,8 +27,8 @@ from mindone.transformers.models.clip import modeling_clip
 from mindone.transformers.models.t5 import modeling_t5
 from mindspore import mint, nn, ops
 
-from launcher.cpu.attention import flux_attention, scaled_dot_product_attention
-from launcher.cpu.blocks import double_block, single_block
+from launcher.cpu.attention import flux_attention_call, scaled_dot_product_attention
+from launcher.cpu.blocks import double_block_construct, single_block_construct
 from launcher.cpu.linear import linear
 from launcher.cpu.modulation import gated_residual
 from launcher.cpu.nn_functions import conv2d
@@ -163,58 +163,19 @@ def _network(self, *args, timestep=None, guidance=None, **kwargs):
     return self.plain_construct(*args, timestep=timestep, guidance=guidance, **kwargs)
 
 
-def _double_block(
-    self,
-    hidden_states,
-    encoder_hidden_states,
-    temb,
-    image_rotary_emb=None,
-    joint_attention_kwargs=None,
-):
-    return double_block(
-        self,
-        hidden_states,
-        encoder_hidden_states,
-        temb,
-        image_rotary_emb,
-        joint_attention_kwargs,
-        _gated_residual,
-    )
+def _double_block(self, *args, **kwargs):
+    return double_block_construct(self, *args, **kwargs, add=_gated_residual)
 
 
-def _single_block(
-    self,
-    hidden_states,
-    encoder_hidden_states,
-    temb,
-    image_rotary_emb=None,
-    joint_attention_kwargs=None,
-):
-    return single_block(
-        self,
-        hidden_states,
-        encoder_hidden_states,
-        temb,
-        image_rotary_emb,
-        joint_attention_kwargs,
-        _gated_residual,
-    )
+def _single_block(self, *args, **kwargs):
+    return single_block_construct(self, *args, **kwargs, add=_gated_residual)
 
 
 class Bf16FluxAttnProcessor(transformer_flux.FluxAttnProcessor):
     """FLUX's attention with rounded inputs and result."""
 
-    def __call__(
-        self,
-        attn,
-        hidden_states,
-        encoder_hidden_states=None,
-        attention_mask=None,
-        image_rotary_emb=None,
-    ):
-        return flux_attention(
-            attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb, _attend
-        )
+    def __call__(self, *args, **kwargs):
+        return flux_attention_call(self, *args, **kwargs, attend=_attend)
 
 
 _CONSTRUCTS = {

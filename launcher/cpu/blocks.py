@@ -23,36 +23,17 @@ def double_block_construct(
     temb,
     image_rotary_emb=None,
     joint_attention_kwargs=None,
+    *,
+    add=gated_residual,
 ):
-    """``FluxTransformerBlock.construct``."""
-    return double_block(
-        self,
-        hidden_states,
-        encoder_hidden_states,
-        temb,
-        image_rotary_emb,
-        joint_attention_kwargs,
-        gated_residual,
-    )
-
-
-def double_block(
-    self,
-    hidden_states,
-    encoder_hidden_states,
-    temb,
-    image_rotary_emb,
-    joint_attention_kwargs,
-    gated_residual,
-):
-    """A double-stream block: image and text tokens, own weights, joint attention.
+    """``FluxTransformerBlock.construct``: image and text tokens, own weights, joint attention.
 
     Args:
         hidden_states: image tokens ``[b, s, c]``.
         encoder_hidden_states: text tokens ``[b, t, c]``.
         temb: ``[b, c]``.
         image_rotary_emb: (cos, sin) of text and image positions, each ``[t + s, d]``.
-        gated_residual: that of :mod:`launcher.cpu.modulation`, or one that rounds.
+        add: adds to a residual stream, as ``gated_residual`` does, or with rounding.
 
     Returns:
         text tokens, image tokens.
@@ -69,16 +50,16 @@ def double_block(
         **joint_attention_kwargs,
     )
 
-    image = gated_residual(hidden_states, gate_msa, attended[0])
+    image = add(hidden_states, gate_msa, attended[0])
     feed_forward = self.ff(modulate(self.norm2(image), scale_mlp, shift_mlp))
-    image = gated_residual(image, gate_mlp, feed_forward)
+    image = add(image, gate_mlp, feed_forward)
     if len(attended) == 3:  # the IP-Adapter's processor returns a third part
         image = image + attended[2]
 
-    text = gated_residual(encoder_hidden_states, text_gate_msa, attended[1])
+    text = add(encoder_hidden_states, text_gate_msa, attended[1])
     normed = modulate(self.norm2_context(text), text_scale_mlp, text_shift_mlp)
     feed_forward = self.ff_context(normed)
-    text = gated_residual(text, text_gate_mlp, feed_forward)
+    text = add(text, text_gate_mlp, feed_forward)
     return _limit(text), image
 
 
@@ -89,31 +70,12 @@ def single_block_construct(
     temb,
     image_rotary_emb=None,
     joint_attention_kwargs=None,
+    *,
+    add=gated_residual,
 ):
-    """``FluxSingleTransformerBlock.construct``."""
-    return single_block(
-        self,
-        hidden_states,
-        encoder_hidden_states,
-        temb,
-        image_rotary_emb,
-        joint_attention_kwargs,
-        gated_residual,
-    )
+    """``FluxSingleTransformerBlock.construct``: text and image tokens as one sequence.
 
-
-def single_block(
-    self,
-    hidden_states,
-    encoder_hidden_states,
-    temb,
-    image_rotary_emb,
-    joint_attention_kwargs,
-    gated_residual,
-):
-    """A single-stream block: text and image tokens as one sequence.
-
-    Arguments and results as in :func:`double_block`.
+    Arguments and results as in :func:`double_block_construct`.
     """
     text_length = encoder_hidden_states.shape[1]
     tokens = ops.concat((encoder_hidden_states, hidden_states), 1)
@@ -123,6 +85,6 @@ def single_block(
     attended = self.attn(
         hidden_states=normed, image_rotary_emb=image_rotary_emb, **joint_attention_kwargs
     )
-    tokens = gated_residual(tokens, gate, self.proj_out(ops.concat((attended, mlp), 2)))
+    tokens = add(tokens, gate, self.proj_out(ops.concat((attended, mlp), 2)))
     tokens = _limit(tokens)
     return tokens[:, :text_length], tokens[:, text_length:]

@@ -57,9 +57,7 @@ def supply_what_lacks() -> None:
     To be called before a model is built, by a recipe whose models need it: those of MindONE, and
     others of `mindspore.mint`. On an NPU it does nothing. Imports MindONE, which takes seconds.
     """
-    import mindspore as ms
-
-    if ms.get_context("device_target") == "CPU":
+    if _on_cpu():
         import launcher.cpu
 
         launcher.cpu.install()
@@ -69,7 +67,7 @@ def emulates(dtype: Any) -> bool:
     """Whether computing in a dtype has to be emulated on this device: bfloat16 on the CPU."""
     import mindspore as ms
 
-    return bool(dtype == ms.bfloat16) and ms.get_context("device_target") == "CPU"
+    return bool(dtype == ms.bfloat16) and _on_cpu()
 
 
 def emulate_bf16(cell: Any) -> None:
@@ -94,6 +92,12 @@ def emulate_bf16(cell: Any) -> None:
 def is_emulated(cell: Any) -> bool:
     """Whether a cell, or a part of it, was given to `emulate_bf16`."""
     return any(hasattr(part, "emulates_bf16") for _, part in cell.cells_and_names())
+
+
+def _on_cpu() -> bool:
+    import mindspore as ms
+
+    return bool(ms.get_context("device_target") == "CPU")
 
 
 def _npu_count() -> int:

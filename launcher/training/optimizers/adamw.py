@@ -15,29 +15,36 @@ from mindspore import Parameter, Tensor, nn, ops
 from launcher.training.optimizers.state import zeros
 
 
-class BiasCorrection(nn.Cell):
-    """`1 - beta1**t` and `1 - beta2**t` of step t, which every call advances.
+class Coefficients(nn.Cell):
+    """What the update of step t is computed with; every call advances t.
 
-    Computed as moving averages of ones: the difference itself would lose four digits in float32
-    at t = 1.
+    The update `lr * (m / (sqrt(v) + eps) + decay * parameter)` knows no bias correction, so the
+    corrections `1 - beta1**t` and `1 - beta2**t` go into the lr, eps and decay that it is given.
+    They are computed as moving averages of ones: the difference itself would lose four digits in
+    float32 at t = 1.
     """
 
-    def __init__(self, beta1: float, beta2: float) -> None:
+    def __init__(self, beta1: float, beta2: float, eps: float, weight_decay: float) -> None:
         super().__init__(auto_prefix=False)
         self.beta1 = Tensor(beta1, ms.float32)
         self.beta2 = Tensor(beta2, ms.float32)
         # The updates form 1 - beta in float32; the corrections must use the same number.
         self.rest1 = 1 - self.beta1
         self.rest2 = 1 - self.beta2
+        self.eps = Tensor(eps, ms.float32)
+        self.decay = Tensor(weight_decay, ms.float32)
         self.correction1 = Parameter(Tensor(0, ms.float32), name="adamw_correction1")
         self.correction2 = Parameter(Tensor(0, ms.float32), name="adamw_correction2")
 
-    def construct(self) -> tuple[Tensor, Tensor]:
+    def construct(self, lr: Tensor) -> tuple[Tensor, ...]:
+        """lr, beta1, beta2, eps, decay."""
         correction1 = self.beta1 * self.correction1 + self.rest1
         correction2 = self.beta2 * self.correction2 + self.rest2
         correction1 = ops.depend(correction1, ops.assign(self.correction1, correction1))
         correction2 = ops.depend(correction2, ops.assign(self.correction2, correction2))
-        return correction1, correction2
+        root2 = ops.sqrt(correction2)
+        stretch = root2 / correction1
+        return lr * stretch, self.beta1, self.beta2, self.eps * root2, self.decay / stretch
 
 
 def _update(kernel, lr, beta1, beta2, eps, decay, parameter, m, v, gradient):
@@ -71,30 +78,14 @@ class AdamWUpdate(nn.Cell):
         self.parameters = ms.ParameterTuple(parameters)
         self.m = zeros("adamw_m", parameters)
         self.v = zeros("adamw_v", parameters)
-        self.bias_correction = BiasCorrection(beta1, beta2)
-        self.beta1 = Tensor(beta1, ms.float32)
-        self.beta2 = Tensor(beta2, ms.float32)
-        self.eps = Tensor(eps, ms.float32)
-        self.decay = Tensor(weight_decay, ms.float32)
-        # The kernel behind nn.AdamWeightDecay, on every device. It knows no bias correction:
-        #     parameter -= lr * (m / (sqrt(v) + eps) + decay * parameter)
-        # so the corrections go into the lr, eps and decay that it is given.
+        self.coefficients = Coefficients(beta1, beta2, eps, weight_decay)
+        # The kernel behind nn.AdamWeightDecay, on every device.
         self.kernel = ops.AdamWeightDecay()
         self.hyper_map = ops.HyperMap()
 
     def construct(self, lr: Tensor, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        correction1, correction2 = self.bias_correction()
-        root2 = ops.sqrt(correction2)
-        stretch = root2 / correction1
-        update = ops.partial(
-            _update,
-            self.kernel,
-            lr * stretch,
-            self.beta1,
-            self.beta2,
-            self.eps * root2,
-            self.decay / stretch,
-        )
+        lr, beta1, beta2, eps, decay = self.coefficients(lr)
+        update = ops.partial(_update, self.kernel, lr, beta1, beta2, eps, decay)
         return self.hyper_map(update, self.parameters, self.m, self.v, gradients)
 
 

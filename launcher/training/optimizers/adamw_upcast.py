@@ -10,7 +10,7 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
-from launcher.training.optimizers.adamw import BiasCorrection
+from launcher.training.optimizers.adamw import Coefficients
 from launcher.training.optimizers.rounding import counters, round_stochastically, uniform
 from launcher.training.optimizers.state import store, zeros
 
@@ -67,11 +67,7 @@ class AdamWUpcast(nn.Optimizer):
         super().__init__(learning_rate, parameters)
         self.m = zeros("adamw_m", self.parameters)
         self.v = zeros("adamw_v", self.parameters)
-        self.bias_correction = BiasCorrection(beta1, beta2)
-        self.beta1 = Tensor(beta1, ms.float32)
-        self.beta2 = Tensor(beta2, ms.float32)
-        self.eps = Tensor(eps, ms.float32)
-        self.decay = Tensor(weight_decay, ms.float32)
+        self.coefficients = Coefficients(beta1, beta2, eps, weight_decay)
         self.stochastic_rounding = stochastic_rounding
         if stochastic_rounding:
             self.left, self.right, self.columns = zip(
@@ -79,17 +75,14 @@ class AdamWUpcast(nn.Optimizer):
             )
 
     def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        correction1, correction2 = self.bias_correction()
-        root2 = ops.sqrt(correction2)
-        stretch = root2 / correction1
-        lr, eps, decay = self.get_lr() * stretch, self.eps * root2, self.decay / stretch
+        lr, beta1, beta2, eps, decay = self.coefficients(self.get_lr())
         parameters, m, v = self.parameters, self.m, self.v
         if not self.stochastic_rounding:
-            update = ops.partial(_nearest, lr, self.beta1, self.beta2, eps, decay)
+            update = ops.partial(_nearest, lr, beta1, beta2, eps, decay)
             return self.hyper_map(update, parameters, m, v, gradients)
         step = self.global_step + self.global_step_increase_tensor  # counted from 1
         gradients = ops.depend(gradients, ops.assign(self.global_step, step))
-        update = ops.partial(_stochastic, lr, self.beta1, self.beta2, eps, decay, step)
+        update = ops.partial(_stochastic, lr, beta1, beta2, eps, decay, step)
         return self.hyper_map(
             update, parameters, m, v, gradients, self.left, self.right, self.columns
         )
