@@ -5,11 +5,13 @@
 #   make test               linters, type check, test suite
 #
 # Variables: PYTHON (the interpreter for the environment), VENV (its folder),
-# ARGS (extra arguments for the launcher in quickstart, for pytest in test).
+# ARGS (extra arguments for the launcher in quickstart, for pytest in test), JOBS (how many tests
+# run at a time).
 
 PYTHON ?=
 VENV ?= .venv
 ARGS ?=
+JOBS ?= 2
 UPGRADE ?=
 
 BIN := $(VENV)/bin
@@ -39,7 +41,7 @@ quickstart-lora: setup ## train LoRA adapters of a tiny FLUX on the CPU, into ru
 	$(call train,quickstart-lora,flux_lora_dreambooth,flux_lora_plugin)
 
 test: lint ## linters, type check, then all tests (one file: make test ARGS=tests/test_imports.py)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: setup ## ruff and mypy, without changing anything
 	$(BIN)/ruff check .
