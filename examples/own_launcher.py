@@ -1,7 +1,6 @@
-"""Another launcher, in a page: drives an installed recipe through its hooks, with pluggy and
-`launcher.training` and nothing else of the launcher (GLOG_v=3: MindSpore's errors only).
+"""Another launcher, in a page: drives a recipe with pluggy, `hooks` and `launcher.training` alone.
 
-GLOG_v=3 python examples/own_launcher.py RECIPE CONFIG.yaml OUTPUT_DIR STEPS
+GLOG_v=3 python examples/own_launcher.py RECIPE CONFIG.yaml OUTPUT_DIR STEPS    (3: errors only)
 """
 
 import sys
@@ -21,12 +20,13 @@ from launcher.training.random import StepDraws
 from launcher.training.sampler import Sampler
 from launcher.training.step import TrainStep
 
-SEED, RATE, BATCH_SIZE, PRECISION = 0, 1e-3, 2, "no"
+SEED, RATE, BATCH_SIZE = 0, 1e-3, 2
+PRECISION = dict(mixed_precision="no", text_encoders="fp32", trainable_params="fp32")
 
 
 class Defaults:  # what a recipe may leave to the launcher
     prepare_data = hookimpl(lambda self, dataset: dataset)
-    apply_precision = hookimpl(lambda self, models: precision.apply(models, PRECISION))
+    apply_precision = hookimpl(lambda self, models: precision.apply(models, precision.Policy.of()))
     precompute = hookimpl(lambda self, cache: cache)
     build_optimizer = hookimpl(lambda self, parameters: AdamW(parameters))
     train_step = hookimpl(lambda self, state, batch: state.compiled_step(batch, RATE))
@@ -42,7 +42,8 @@ def run(recipe: str, file: str, output_dir: Path, steps: int) -> list[float]:
     classes = {name: cls for part in hook.config_sections() for name, cls in part.items()}
     sections = {name: cls(**given.get(name, {})) for name, cls in classes.items()}
     sections["train"] = SimpleNamespace(seed=SEED, output_dir=str(output_dir))
-    sections["precision"] = SimpleNamespace(mixed_precision=PRECISION)
+    sections["precision"] = SimpleNamespace(**PRECISION, attention="auto")
+    sections["checkpoint"] = SimpleNamespace(save_weight_dtype=None)
     config = Config(sections)
     errors.refuse([problem for found in hook.check_config(config=config) for problem in found])
     dataset = hook.build_dataset(config=config, dist=Dist())

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from flux_common.latents import encode_moments
 from flux_common.prompts import encode_clip, encode_t5, tokenize
+from launcher.training.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,6 +60,8 @@ def encode_captions(
 
     names = ("prompt_embeds", "pooled_prompt_embeds" if with_clip else "clip_input_ids")
     for caption, *arrays in _in_batches(missing, encode):
+        for part, array in zip(("text_encoder_2", "text_encoder"), arrays):
+            _require_finite(array, part, f"the caption {caption!r}")
         cache.put(text_key(caption), dict(zip(names, arrays, strict=True)))
 
 
@@ -88,6 +91,7 @@ def encode_images(
 
     for index, *moments in _in_batches(missing, encode):
         for column, array in zip(columns, moments, strict=True):
+            _require_finite(array, "vae", f"the {column} image of sample {index}")
             cache.put(image_key(column, index), {"moments": array})
     cache.put(
         "vae",
@@ -96,6 +100,19 @@ def encode_images(
             "scaling_factor": np.array(vae.config.scaling_factor, np.float32),
         },
     )
+
+
+def _require_finite(array: np.ndarray, part: str, what: str) -> None:
+    """Raise UserError if an encoding is of no use."""
+    import numpy as np
+
+    if not np.all(np.isfinite(array)):
+        option = "mixed_precision" if part == "vae" else "text_encoders"
+        raise UserError(
+            f"{part} made numbers that are not finite of {what}. In float16 its range is too "
+            f"small, or its weights are damaged: set precision.{option} to another dtype (bf16 "
+            "has float32's range), or look at the weights."
+        )
 
 
 def _in_batches(

@@ -60,15 +60,20 @@ def configure_trainable(models: Models) -> Models:
 
 @hookimpl
 def apply_precision(config: Config, models: Models) -> Models:
-    from launcher.training.precision import cast_parameters, compute_in, dtype_of
+    from launcher.training.precision import Policy, cast_frozen, cast_trained
 
-    half = dtype_of(config.precision.mixed_precision)
+    p = config.precision
+    policy = Policy.of(p.mixed_precision, p.text_encoders, p.trainable_params, p.attention)
     for name, cell in models.cells().items():
-        if cell.trainable_params():
-            compute_in(cell, half)  # parameters stay float32
-        elif name not in ("text_encoder", "text_encoder_2"):
-            cast_parameters(cell, half)
-    return models  # the text encoders stay float32 altogether
+        if name == "controlnet":
+            cast_trained(cell, policy.trained, policy.half, attention=policy.attention)
+        elif name == "transformer":
+            cast_frozen(cell, policy.half, attention=policy.attention)
+        elif name == "vae":
+            cast_frozen(cell, policy.half)
+        else:
+            cast_frozen(cell, policy.text_encoders)
+    return models
 
 
 @hookimpl
@@ -109,7 +114,8 @@ def build_loss(config: Config, models: Models) -> Any:
 
 
 @hookimpl
-def export_weights(models: Models, directory: Path) -> list[Path]:
+def export_weights(config: Config, models: Models, directory: Path) -> list[Path]:
     from flux_controlnet_plugin.controlnet import export_controlnet
 
-    return export_controlnet(models["controlnet"], directory)
+    dtype = config.checkpoint.save_weight_dtype
+    return export_controlnet(models["controlnet"], directory, dtype=dtype)

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from flux_common import loading, lora_file
 from flux_common.adapter_targets import unmatched
@@ -96,7 +96,12 @@ def parameters(model: nn.Cell) -> dict[str, Any]:
     }
 
 
-def export_adapters(models: Mapping[str, nn.Cell], directory: Path) -> Path:
+def export_adapters(
+    models: Mapping[str, nn.Cell],
+    directory: Path,
+    *,
+    dtype: Literal["fp32", "bf16", "fp16"] | None = None,
+) -> Path:
     """Write `pytorch_lora_weights.safetensors`, whole or not at all.
 
         FluxPipeline.from_pretrained(base).load_lora_weights(directory)   # diffusers on torch
@@ -105,6 +110,7 @@ def export_adapters(models: Mapping[str, nn.Cell], directory: Path) -> Path:
         models: the models with adapters, by their names in a pipeline (`transformer`,
             `text_encoder`), which the names in the file begin with.
         directory: exists.
+        dtype: of the weights in the file; None: as the parameters are.
 
     `lora_alpha` goes into the header, where diffusers 0.35 and newer read it; older versions take
     it to be the rank.
@@ -115,6 +121,6 @@ def export_adapters(models: Mapping[str, nn.Cell], directory: Path) -> Path:
     path = Path(directory) / WEIGHTS_FILE
     partial = path.with_name(f".{path.name}.partial")
     settings = {part: model.peft_config[_ADAPTER] for part, model in models.items()}
-    write_parameters(partial, weights, metadata=lora_file.metadata(settings))
+    write_parameters(partial, weights, dtype=dtype, metadata=lora_file.metadata(settings))
     os.replace(partial, path)
     return path

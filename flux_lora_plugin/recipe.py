@@ -105,13 +105,15 @@ def configure_trainable(models: Models) -> Models:
 @hookimpl
 def apply_precision(config: Config, models: Models) -> Models:
     from flux_lora_plugin import adapters
-    from launcher.training.precision import cast_parameters, compute_in, dtype_of
+    from launcher.training.precision import Policy, cast_frozen, cast_trained
 
-    half = dtype_of(config.precision.mixed_precision)
-    for cell in models.cells().values():
-        cast_parameters(cell, half, frozen_only=True)
+    p = config.precision
+    policy = Policy.of(p.mixed_precision, p.text_encoders, p.trainable_params, p.attention)
+    for name, cell in models.cells().items():
+        half = policy.text_encoders if name.startswith("text_encoder") else policy.half
+        cast_frozen(cell, half, attention=policy.attention if name == "transformer" else None)
         for layer in adapters.layers(cell):
-            compute_in(layer, half)  # its parameters stay float32
+            cast_trained(layer, policy.trained, half)
     return models
 
 
@@ -154,7 +156,8 @@ def build_loss(config: Config, models: Models) -> Any:
 
 
 @hookimpl
-def export_weights(models: Models, directory: Path) -> list[Path]:
+def export_weights(config: Config, models: Models, directory: Path) -> list[Path]:
     from flux_lora_plugin.adapters import export_adapters
 
-    return [export_adapters(models.cells(), directory)]
+    dtype = config.checkpoint.save_weight_dtype
+    return [export_adapters(models.cells(), directory, dtype=dtype)]

@@ -23,9 +23,10 @@ wants the recipe's own answer calls it: hook implementations are plain module fu
 
 `@hookimpl(wrapper=True)` wraps any hook whoever owns it (timing, guards); see pluggy.
 
-A launcher, whichever it is, calls the hooks in the order of this file. It brings two sections of
-the configuration, `train` (with `output_dir` and `seed`) and `precision` (with
-`mixed_precision`: no, fp16 or bf16), and answers the hooks whose documentation names a default.
+A launcher, whichever it is, calls the hooks in the order of this file. It brings three sections
+of the configuration: `train` (with `output_dir` and `seed`), `precision` (with the arguments of
+`launcher.training.precision.Policy.of`) and `checkpoint` (with `save_weight_dtype`: fp32, fp16,
+bf16 or None). It answers the hooks whose documentation names a default.
 Before `prepare_data` it has chosen the device (`launcher.training.device.set_up`); in the
 `precompute` stage it freezes what `build_models` returned. `examples/own_launcher.py` is one such,
 of a page.
@@ -185,8 +186,15 @@ def configure_trainable(config: Config, models: Models) -> Models:
 def apply_precision(config: Config, models: Models) -> Models:
     """Set the parameter dtype and the computation dtype of every part. Called in both stages.
 
-    Default: frozen parts are kept in the dtype of `precision.mixed_precision`, trained ones in
-    float32; both compute in that dtype.
+    With the functions of `launcher.training.precision`, which note what was asked for. Once the
+    parts are compiled, it is compared with what their graphs do: a run in which they differ
+    stops. It stops as well if trained parameters are in a part that was cast as frozen, or in
+    half precision with an optimizer that does not update in float32, or if gradients pass through
+    float16 and the loss is not scaled.
+
+    Default: frozen parts are kept in the dtype of `precision.mixed_precision`, text encoders and
+    trained parts as `precision.text_encoders` and `precision.trainable_params` say; all compute
+    in half precision but text encoders that are kept in float32.
 
     Args:
         config: the resolved configuration.
@@ -270,6 +278,8 @@ def build_optimizer(config: Config, parameters: list[Any]) -> nn.Optimizer:
 def train_step(state: TrainState, batch: Batch) -> StepOutput:
     """One optimisation step. Default: `state.compiled_step(batch, state.learning_rate)`.
 
+    A step whose output says `skipped` does not count: the same step is tried again.
+
     Args:
         state: the loop's state; `state.step` steps are done.
         batch: the micro-batches of this step.
@@ -287,6 +297,8 @@ def train_step(state: TrainState, batch: Batch) -> StepOutput:
 @_spec("owned")
 def export_weights(config: Config, models: Models, directory: Path) -> list[Path]:
     """Write the trained weights in the layout that their users load.
+
+    Their dtype is that of `checkpoint.save_weight_dtype`; None: as they are trained.
 
     Args:
         config: the resolved configuration.

@@ -55,11 +55,12 @@ def choose(options: argparse.Namespace, trace: Trace | None = None) -> tuple[Plu
 
 
 def _is_config_name(text: str) -> bool:
-    """True for `quickstart`: no path, no suffix, and not a file."""
+    """True for `quickstart` and `precision/policy_b`: no suffix, not absolute, and not a file."""
     from pathlib import Path
 
     path = Path(text)
-    return path.name == text and not path.suffix and not path.is_file()
+    is_path = path.is_absolute() or text.startswith((".", "~"))
+    return not is_path and not path.suffix and not path.exists()
 
 
 def _named_config(name: str, recipe: str, brought: dict[str, Path]) -> Path:

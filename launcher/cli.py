@@ -87,7 +87,7 @@ def _help(_: list[str]) -> None:
         "launcher --recipe flux_controlnet --config quickstart train.max_train_steps=100",
     )
     add_run_options(parser)
-    verbs = "\n".join(f"  {name:<9} {function.__doc__}" for name, function in VERBS.items())
+    verbs = "\n".join(f"  {name:<10} {function.__doc__}" for name, function in VERBS.items())
     parser.epilog = f"verbs (`launcher VERB --help`):\n{verbs}\n\n{parser.epilog}"
     parser.print_help()
 

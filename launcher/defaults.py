@@ -18,11 +18,14 @@ def prepare_data(dataset: Dataset) -> Dataset:
 
 @hookimpl
 def apply_precision(config: Config, models: Models) -> Models:
-    """Frozen parts are kept in the computation dtype, trained ones in float32."""
+    """Trained parts in `precision.trainable_params`, all others as they compute."""
     from launcher.training import precision
 
-    precision.apply(models, config.precision.mixed_precision)
-    return models
+    p = config.precision
+    policy = precision.Policy.of(
+        p.mixed_precision, p.text_encoders, p.trainable_params, p.attention
+    )
+    return precision.apply(models, policy)
 
 
 @hookimpl

@@ -29,7 +29,7 @@ def dry_run(plugins: Plugins, resolved: Resolved, console: Console) -> None:
         UserError: what is wrong with the configuration, the files it names, or the data set.
     """
     config, hook, dist = resolved.config, plugins.hook, Dist()
-    check(config, hook)
+    check(config, plugins)
     dataset = hook.build_dataset(config=config, dist=dist)
     schedule = Schedule(config.train, len(dataset), dist)
     for label, text in _summary(plugins, config, len(dataset), schedule):

@@ -18,11 +18,14 @@ from launcher.interrupt import deferred, interruptible
 from launcher.rundir import RunDir
 from launcher.rundir import problems as rundir_problems
 from launcher.schedule import Schedule
+from launcher.sections import precision_problems
 from launcher.training.errors import UserError, refuse
 
 if TYPE_CHECKING:
     from launcher.config import Resolved
     from launcher.plugins import Plugins
+    from launcher.training.precision.report import Report
+    from launcher.training.step import TrainStep
 
 
 def run(plugins: Plugins, resolved: Resolved, command_line: list[str], console: Console) -> None:
@@ -36,7 +39,7 @@ def run(plugins: Plugins, resolved: Resolved, command_line: list[str], console: 
     """
     config, hook = resolved.config, plugins.hook
     dist = Dist()
-    check(config, hook)
+    check(config, plugins)
     device = choose_device(config)
     dataset = hook.build_dataset(config=config, dist=dist)
     schedule = Schedule(config.train, len(dataset), dist)
@@ -54,22 +57,33 @@ def run(plugins: Plugins, resolved: Resolved, command_line: list[str], console: 
             plugins=plugins.files(),
         )
         dataset = hook.prepare_data(config=config, dataset=dataset, say=console.headline)
-        cache = precompute(config, hook, dataset, console)
-        train(config, hook, dataset, cache, schedule, dist, run_dir, console)
+        cache, report = precompute(config, hook, dataset, console)
+        train(config, hook, dataset, cache, report, schedule, dist, run_dir, console)
 
 
-def precompute(config: Config, hook: Any, dataset: Dataset, console: Console) -> Cache:
-    """Encode the data set. The encoders are released at the end."""
+def precompute(
+    config: Config, hook: Any, dataset: Dataset, console: Console
+) -> tuple[Cache, Report]:
+    """Encode the data set. The encoders are released at the end; what they are stored in and
+    compute in is reported.
+    """
     from launcher.training.cache import MemoryCache
+    from launcher.training.precision.graph import compiled_graphs
+    from launcher.training.precision.report import Report
 
+    report = Report()
     models = prepare_models(config, hook, "precompute")
     samples = f"{len(dataset)} samples"
     busy = console.busy(f"encoding {samples}", f"encoded {samples}")
+    report.add(models.cells(), differentiated=False)
     with busy if models else nullcontext():  # a recipe may have nothing to encode with
         cache = hook.precompute(config=config, models=models, dataset=dataset, cache=MemoryCache())
+    for cell in models.cells().values():
+        report.observe(compiled_graphs(cell))
+    refuse(report.problems(loss_scaling=config.precision.loss_scaling))
     del models
     gc.collect()
-    return cache
+    return cache, report
 
 
 def train(
@@ -77,6 +91,7 @@ def train(
     hook: Any,
     dataset: Dataset,
     cache: Cache,
+    report: Report,
     schedule: Schedule,
     dist: Dist,
     run_dir: RunDir,
@@ -84,23 +99,30 @@ def train(
 ) -> None:
     """Train and export."""
     models = prepare_models(config, hook, "train")
+    report.add(models.cells())
+    refuse(report.problems(loss_scaling=config.precision.loss_scaling))
     collate = hook.build_collate_fn(config=config, models=models, dataset=dataset, cache=cache)
-    state = build_state(config, hook, models, schedule, dist, run_dir)
+    state, step = build_state(config, hook, models, schedule, dist, run_dir)
     console.headline(describe(state, len(dataset), schedule.global_batch))
-    compiles = config.runtime.mode == "graph"
+    if config.runtime.mode == "graph":
+        with console.compiling():
+            report.observe(step.compile(schedule.batch(0, collate).micro_batches[0]))
+    console.headline(report.table())
+    refuse(report.problems(loss_scaling=config.precision.loss_scaling, optimizer=state.optimizer))
+    run_dir.write_json("precision.json", report.as_json())
+
     hook.on_train_start(state=state)
+    skipped = 0
     with console.progress(state.max_train_steps) as progress:
         while state.step < state.max_train_steps:
             started = time.perf_counter()
             state.epoch = schedule.epoch(state.step)
             state.learning_rate = schedule.learning_rate(state.step)
             batch = schedule.batch(state.step, collate)
-            with console.compiling() if compiles and state.step == 0 else nullcontext():
-                output = hook.train_step(state=state, batch=batch)
-            state.step += 1
+            output = hook.train_step(state=state, batch=batch)
             seconds = time.perf_counter() - started
             run_dir.write_metrics(
-                step=state.step,
+                step=state.step + 1,
                 loss=output.loss,
                 lr=state.learning_rate,
                 grad_norm=output.grad_norm,
@@ -109,6 +131,13 @@ def train(
                 skipped=output.skipped,
                 metrics=output.metrics,
             )
+            if output.skipped:  # not a step: it is tried again, at a lower loss scale
+                skipped += 1
+                if skipped == config.precision.max_skipped_updates:
+                    raise UserError(explain_skipping(state, step, batch, skipped))
+                continue
+            skipped = 0
+            state.step += 1
             progress.update(state.step, loss=output.loss, lr=state.learning_rate)
             hook.on_step_end(state=state, output=output)
 
@@ -118,13 +147,17 @@ def train(
         console.result(str(file))
 
 
-def check(config: Config, hook: Any) -> None:
+def check(config: Config, plugins: Plugins) -> None:
     """Refuse a run that cannot succeed, before anything is loaded.
 
     Raises:
         UserError: names every problem found.
     """
-    refuse(rundir_problems(config.train.output_dir) + hook.check_config(config=config))
+    problems = rundir_problems(config.train.output_dir)
+    problems += plugins.hook.check_config(config=config)
+    if plugins.leaves_to_launcher("build_optimizer"):
+        problems += precision_problems(config.precision, config.optimizer)
+    refuse(problems)
 
 
 def choose_device(config: Config) -> str:
@@ -155,8 +188,8 @@ def prepare_models(config: Config, hook: Any, stage: Stage) -> Models:
 
 def build_state(
     config: Config, hook: Any, models: Models, schedule: Schedule, dist: Dist, run_dir: RunDir
-) -> TrainState:
-    """Loss, optimizer and compiled step around the models."""
+) -> tuple[TrainState, TrainStep]:
+    """Loss, optimizer and step around the models."""
     from mindspore import nn
 
     from launcher.training.step import TrainStep, dynamic_loss_scaler
@@ -168,12 +201,7 @@ def build_state(
             f"build_loss returned {loss!r}, and must return a mindspore.nn.Cell. `launcher hooks` "
             "with the arguments of this run shows whose build_loss it is."
         )
-    parameters = models.trainable_parameters()
-    if not parameters:
-        raise UserError(
-            "no parameter is trainable: configure_trainable left requires_grad False everywhere. "
-            "Unfreeze the part that is to be trained."
-        )
+    parameters = trainable_parameters(models)
     # Known only here, and better found now than when the training is done.
     size = sum(parameter.nbytes for parameter in parameters)
     run_dir.require_space(size, "the weights that are trained")
@@ -183,14 +211,16 @@ def build_state(
         optimizer,
         max_grad_norm=section.max_grad_norm,
         accumulation_steps=section.gradient_accumulation_steps,
-        loss_scaler=dynamic_loss_scaler() if config.precision.mixed_precision == "fp16" else None,
+        loss_scaler=dynamic_loss_scaler() if config.precision.loss_scaling else None,
     )
 
     def compiled_step(batch: Batch, rate: float) -> StepOutput:
+        scale = step.loss_scale
+        metrics = {} if scale is None else {"loss_scale": scale}
         mean_loss, grad_norm, applied = step(batch.micro_batches, rate)
-        return StepOutput(mean_loss, grad_norm, skipped=not applied)
+        return StepOutput(mean_loss, grad_norm, skipped=not applied, metrics=metrics)
 
-    return TrainState(
+    state = TrainState(
         config=config,
         models=models,
         loss=loss,
@@ -200,31 +230,45 @@ def build_state(
         output_dir=run_dir.path,
         dist=dist,
     )
+    return state, step
+
+
+def explain_skipping(state: TrainState, step: TrainStep, batch: Batch, skipped: int) -> str:
+    """Why no update could be applied for so long, found out by a pass over the batch."""
+    from launcher.training.nonfinite import diagnose
+
+    parameters, scale = state.models.trainable_parameters(), step.loss_scale or 1.0
+    found = (diagnose(state.loss, b, parameters, scale) for b in batch.micro_batches)
+    return (
+        f"step {state.step + 1} was tried {skipped} times without finite gradients, at last with "
+        f"the loss multiplied by {scale:g}; that is precision.max_skipped_updates. "
+        f"{next(found)} {state.output_dir / 'metrics.jsonl'} has what was done until then. Other "
+        "ways out: precision.mixed_precision=bf16, whose range is float32's, or a lower "
+        "train.learning_rate."
+    )
+
+
+def trainable_parameters(models: Models) -> list[Any]:
+    """What is trained.
+
+    Raises:
+        UserError: nothing is.
+    """
+    parameters = models.trainable_parameters()
+    if not parameters:
+        raise UserError(
+            "no parameter is trainable: configure_trainable left requires_grad False everywhere. "
+            "Unfreeze the part that is to be trained."
+        )
+    return parameters
 
 
 def describe(state: TrainState, samples: int, global_batch: int) -> str:
-    """One line: what is trained, on how much, for how long."""
-    from launcher.training.device import is_emulated
-    from launcher.training.freeze import parameter_counts
-
-    cells = state.models.cells()
-    precision = " in bf16 (emulated)" if any(map(is_emulated, cells.values())) else ""
-    counts = parameter_counts(cells)
-    parts = ", ".join(
-        f"{name} {total / 1e6:,.2f} M ({_share(total, trained)})"
-        for name, (total, trained) in counts.items()
-    )
+    """One line: on how much, for how long."""
     return (
-        f"training for {state.max_train_steps} steps of {global_batch} samples{precision}, "
-        f"{samples} samples in the data set; {parts}"
+        f"training for {state.max_train_steps} steps of {global_batch} samples, "
+        f"{samples} samples in the data set"
     )
-
-
-def _share(total: int, trained: int) -> str:
-    """How much of a part is trained: all, nothing, or some, as with adapters."""
-    if trained in (0, total):
-        return "trained" if trained else "frozen"
-    return f"{trained / 1e6:,.2f} M of them trained"
 
 
 def config_text(plugins: Plugins, config: Config) -> str:

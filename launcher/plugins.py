@@ -196,11 +196,16 @@ def locate(variant: str, folder: Path | None = None) -> str:
 
 
 def recipe_configs(recipe: str) -> dict[str, Path]:
-    """The YAML files that a recipe brings, by name; the recipe is not imported."""
-    folder = config_folder(recipe_entry(recipe))
-    if folder is None or not folder.is_dir():
-        return {}
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    """The YAML files that a recipe or the launcher brings, by name: their paths below the folder
+    `configs`, without suffix. The recipe is not imported, and its files come first.
+    """
+    folders = [config_folder(recipe_entry(recipe)), Path(__file__).parent / "configs"]
+    found: dict[str, Path] = {}
+    for folder in folders:
+        if folder is not None and folder.is_dir():
+            for path in sorted(folder.rglob("*.yaml")):
+                found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
+    return found
 
 
 def describe_defaults() -> list[HookInfo]:
@@ -293,6 +298,10 @@ class Plugins:
                 if sections.setdefault(name, section) is not section:
                     raise UserError(self._section_clash(name, name in reserved))
         return sections
+
+    def leaves_to_launcher(self, name: str) -> bool:
+        """Whether neither recipe nor variants answer an owned hook, but the launcher's default."""
+        return [impl.plugin for impl in self._answers(name)] == [self._plugins[0]]
 
     def describe(self) -> list[HookInfo]:
         """Every hook in call order."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Literal
 
+from launcher.training.optimizers import HALF_PRECISION_PARAMETERS
 from launcher.training.options import option
 
 
@@ -63,10 +64,43 @@ class PrecisionSection:
     """`precision`: in what dtype parts are kept and compute."""
 
     mixed_precision: Literal["no", "fp16", "bf16"] = option(
-        "no",
-        help="what to compute in; trained parameters are kept in float32 all the same, and "
-        "fp16 scales the loss dynamically",
+        "no", help="what networks and VAE compute in; fp16 scales the loss dynamically"
     )
+    text_encoders: Literal["fp32", "half"] = option(
+        "fp32", help="what these are kept and compute in; half: the dtype of mixed_precision"
+    )
+    trainable_params: Literal["fp32", "half"] = option(
+        "fp32",
+        help="what trained parameters are kept in; half, which is the dtype of mixed_precision, "
+        "needs the optimizer adamw_upcast or adamw_bf16",
+    )
+    attention: Literal["auto", "fp16", "bf16", "fp32"] = option(
+        "auto",
+        help="what the attention of transformer and ControlNet computes in; auto: what they "
+        "compute in; fp32: without FlashAttention; fp16 scales the loss",
+    )
+    max_skipped_updates: int = option(
+        20, ge=1, help="stop after as many updates in a row without finite gradients"
+    )
+
+    @property
+    def loss_scaling(self) -> bool:
+        """Whether small gradients would be lost without it."""
+        return "fp16" in (self.mixed_precision, self.attention)
+
+    def problems(self) -> Iterable[str]:
+        """Options that would have no effect."""
+        if self.trainable_params == "half" and self.mixed_precision == "no":
+            yield (
+                "precision.trainable_params is half, which is the dtype of "
+                "precision.mixed_precision, and that is no; set it to bf16 or fp16"
+            )
+        default = type(self).max_skipped_updates
+        if self.max_skipped_updates != default and not self.loss_scaling:
+            yield (
+                f"precision.max_skipped_updates is {self.max_skipped_updates}, but updates are "
+                "skipped only where the loss is scaled, with precision.mixed_precision=fp16"
+            )
 
 
 #: Options of `optimizer` that only some optimizers use. A variant's own may use any of them.
@@ -113,6 +147,26 @@ class OptimizerSection:
                 )
 
 
+def precision_problems(precision: PrecisionSection, optimizer: OptimizerSection) -> list[str]:
+    """Why the launcher's own optimizer cannot train parameters as they are to be kept."""
+    if precision.trainable_params == "half" and optimizer.name not in HALF_PRECISION_PARAMETERS:
+        return [
+            f"precision.trainable_params is half, and optimizer.name={optimizer.name} updates "
+            "parameters in their own dtype, in which small updates are lost. Set optimizer.name "
+            f"to {' or '.join(HALF_PRECISION_PARAMETERS)}, or precision.trainable_params to fp32."
+        ]
+    return []
+
+
+@dataclass(frozen=True)
+class CheckpointSection:
+    """`checkpoint`: what is written."""
+
+    save_weight_dtype: Literal["fp32", "fp16", "bf16"] | None = option(
+        None, help="dtype of the exported weights; null: as they are trained"
+    )
+
+
 @dataclass(frozen=True)
 class RuntimeSection:
     """`runtime`: device and execution mode."""
@@ -130,5 +184,6 @@ SECTIONS: dict[str, type] = {
     "train": TrainSection,
     "precision": PrecisionSection,
     "optimizer": OptimizerSection,
+    "checkpoint": CheckpointSection,
     "runtime": RuntimeSection,
 }

@@ -10,10 +10,6 @@ from hooks import hookimpl
 
 @hookimpl
 def apply_precision(models):
-    import mindspore as ms
+    from launcher.training import precision
 
-    from launcher.training.precision import cast_parameters
-
-    for cell in models.cells().values():
-        cast_parameters(cell, ms.float32)
-    return models
+    return precision.apply(models, precision.Policy.of("no"))

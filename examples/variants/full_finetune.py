@@ -8,6 +8,7 @@ Writes `transformer/`, which takes the place of the base model's folder of that 
 
 from flux_common.export import export_model
 from hooks import hookimpl
+from launcher.training import precision
 from launcher.training.freeze import set_trainable
 
 
@@ -19,5 +20,15 @@ def configure_trainable(models):
 
 
 @hookimpl
-def export_weights(models, directory):
-    return export_model(models["transformer"], directory / "transformer")
+def apply_precision(config, models):
+    p = config.precision
+    policy = precision.Policy.of(
+        p.mixed_precision, p.text_encoders, p.trainable_params, p.attention
+    )
+    return precision.apply(models, policy)
+
+
+@hookimpl
+def export_weights(config, models, directory):
+    dtype = config.checkpoint.save_weight_dtype
+    return export_model(models["transformer"], directory / "transformer", dtype=dtype)

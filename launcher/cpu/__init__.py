@@ -17,7 +17,10 @@ Call it once, on the CPU only, before a model is built::
 Importing this package imports neither MindSpore nor MindONE; :func:`install` imports both.
 """
 
-from launcher.cpu.patching import UnsupportedVersionError
+from collections.abc import Callable
+from typing import Any
+
+from launcher.training.patching import UnsupportedVersionError
 
 
 def install() -> None:
@@ -30,10 +33,26 @@ def install() -> None:
         UnsupportedVersionError: a name to be replaced does not exist in the installed MindSpore or
             MindONE. Nothing has been replaced then.
     """
-    from launcher.cpu.patching import apply
     from launcher.cpu.substitutes import SUBSTITUTES
+    from launcher.training.patching import apply
 
     apply(SUBSTITUTES)
 
 
-__all__ = ["UnsupportedVersionError", "install"]
+def attention_for(dtype: Any | None) -> Callable[..., Any]:
+    """The `scaled_dot_product_attention` for inputs of a dtype.
+
+    Args:
+        dtype: a MindSpore dtype; None: any, and models given to `bf16.emulate` later attend in
+            bfloat16. Otherwise they use what stands in MindONE's place.
+    """
+    import mindspore as ms
+
+    from launcher.cpu import bf16
+    from launcher.cpu.attention import scaled_dot_product_attention
+
+    bf16.emulates_attention = dtype is None
+    return bf16.attend if dtype == ms.bfloat16 else scaled_dot_product_attention
+
+
+__all__ = ["UnsupportedVersionError", "attention_for", "install"]

@@ -3,6 +3,7 @@
 import math
 
 import mindspore as ms
+from mindone.diffusers.models import layers_compat
 from mindone.diffusers.models.transformers import transformer_flux
 from mindspore import nn, ops
 
@@ -122,7 +123,7 @@ def flux_attention_call(
     attention_mask=None,
     image_rotary_emb=None,
     *,
-    attend=scaled_dot_product_attention,
+    attend=None,
 ):
     """``FluxAttnProcessor.__call__``.
 
@@ -131,7 +132,8 @@ def flux_attention_call(
         hidden_states: ``[b, s, c]``; in a single-stream block text and image tokens together.
         encoder_hidden_states: ``[b, t, c]``, text tokens of a double-stream block, or None.
         image_rotary_emb: (cos, sin), each ``[t + s, d]``, or None.
-        attend: as :func:`scaled_dot_product_attention` does, or with rounding.
+        attend: as :func:`scaled_dot_product_attention` does, or with rounding; None: what stands
+            in MindONE's place (see ``launcher.training.precision.attention``).
 
     Returns:
         ``[b, s, c]``, or for a double-stream block the pair ``[b, s, c], [b, t, c]``.
@@ -161,6 +163,8 @@ def flux_attention_call(
         query = rotate(query, cos * scale, sin * scale)
         key = rotate(key, cos, sin)
         scale = 1.0
+    if attend is None:
+        attend = layers_compat.scaled_dot_product_attention
     out = attend(query, key, value, attn_mask=attention_mask, scale=scale)
     out = ops.transpose(out, (0, 2, 1, 3))
     out = out.reshape((out.shape[0], out.shape[1], -1)).to(query.dtype)

@@ -6,7 +6,7 @@ are used, and what comes out. The computation between is in float32, as NPUs and
 The gradient of a rounding is that rounding, so gradients are bfloat16 values wherever a leaf cell
 begins or ends. Rounded as well: attention's inputs and result, every addition to a residual
 stream, and the networks' timestep and guidance. Arithmetic between two leaf cells in other places
-(a modulation, CLIP's and T5's attention) is rounded when the next leaf takes its result.
+(a modulation, T5's attention) is rounded when the next leaf takes its result.
 
 Parameters may be stored in bfloat16, or in float32: then they are rounded in use, as
 `Cell.to_float` does on an NPU.
@@ -17,10 +17,11 @@ Models that are not given to :func:`emulate` are not touched.
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import mindspore as ms
-from mindone.diffusers.models import normalization, resnet
+from mindone.diffusers.models import attention_processor, normalization, resnet
 from mindone.diffusers.models.controlnets import controlnet_flux
 from mindone.diffusers.models.transformers import transformer_flux
 from mindone.transformers.models.clip import modeling_clip
@@ -77,10 +78,26 @@ def _gated_residual(residual, gate, x):
     return rounded(gated_residual(residual, gate, x))
 
 
-def _attend(query, key, value, attn_mask=None, scale=1.0):
-    """Scaled dot-product attention; scores and probabilities stay in float32."""
+def attend(
+    query,
+    key,
+    value,
+    attn_mask=None,
+    dropout_p=0.0,
+    is_causal=False,
+    scale=None,
+    enable_gqa=False,
+    backend=None,
+):
+    """Scaled dot-product attention in bfloat16; scores and probabilities stay in float32."""
+    if scale is None:
+        scale = 1.0 / math.sqrt(query.shape[-1])
     query, key, value = rounded(query * scale), rounded(key), rounded(value)
-    return rounded(scaled_dot_product_attention(query, key, value, attn_mask, scale=1.0))
+    return rounded(
+        scaled_dot_product_attention(
+            query, key, value, attn_mask, dropout_p, is_causal, 1.0, enable_gqa
+        )
+    )
 
 
 # Leaf cells with parameters.
@@ -171,11 +188,39 @@ def _single_block(self, *args, **kwargs):
     return single_block_construct(self, *args, **kwargs, add=_gated_residual)
 
 
+def _clip_attention(
+    self,
+    hidden_states,
+    attention_mask=None,
+    causal_attention_mask=None,
+    output_attentions=False,
+):
+    """``CLIPAttention.construct``, each operation rounded; the weights are not returned."""
+    batch, tokens, channels = hidden_states.shape
+    shape = (batch, tokens, self.num_heads, self.head_dim)
+    query = rounded(self.q_proj(hidden_states) * self.scale).reshape(shape).swapaxes(1, 2)
+    # Rounded as well, because with an adapter they are sums.
+    key = rounded(self.k_proj(hidden_states)).reshape(shape).swapaxes(1, 2)
+    value = rounded(self.v_proj(hidden_states)).reshape(shape).swapaxes(1, 2)
+    scores = rounded(ops.BatchMatMul(transpose_b=True)(query, key))
+    if causal_attention_mask is not None:
+        scores = scores + causal_attention_mask  # 0, or too large a number to be rounded here
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    out = rounded(ops.BatchMatMul()(rounded(ops.softmax(scores, -1)), value))
+    return self.out_proj(out.swapaxes(1, 2).reshape((batch, tokens, channels))), None
+
+
+def _attention(self, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None):
+    """`Attention.scaled_dot_product_attention` of the VAE."""
+    return attend(query, key, value, attn_mask, dropout_p, is_causal, scale)
+
+
 class Bf16FluxAttnProcessor(transformer_flux.FluxAttnProcessor):
     """FLUX's attention with rounded inputs and result."""
 
     def __call__(self, *args, **kwargs):
-        return flux_attention_call(self, *args, **kwargs, attend=_attend)
+        return flux_attention_call(self, *args, **kwargs, attend=attend)
 
 
 _CONSTRUCTS = {
@@ -195,10 +240,19 @@ _CONSTRUCTS = {
     transformer_flux.FluxTransformer2DModel: _network,
     controlnet_flux.FluxControlNetModel: _network,
     resnet.ResnetBlock2D: _cell,
+    modeling_clip.CLIPAttention: _clip_attention,
     modeling_clip.CLIPEncoderLayer: _cell,
     modeling_t5.T5LayerSelfAttention: _cell,
     modeling_t5.T5LayerFF: _cell,
 }
+
+#: What takes the place of other methods.
+_METHODS = {
+    attention_processor.Attention: {"scaled_dot_product_attention": _attention},
+}
+
+#: Whether models that are emulated attend in bfloat16 too, or in what `precision.attention` says.
+emulates_attention = True
 
 #: Position tables are computed and used in float32, also where everything else is bfloat16.
 _FLOAT32 = (transformer_flux.FluxPosEmbed,)
@@ -231,11 +285,12 @@ def emulate(model: nn.Cell) -> None:
         if _own_parameters(cell) and _construct_for(cell) is None:
             raise UnsupportedCellError(f"{name or 'the model'} ({type(cell).__name__})")
     for _, cell in cells:
+        original: Any = type(cell)
         construct = _construct_for(cell)
-        if construct is not None or cell is model:
-            original: Any = type(cell)
+        if construct is not None or cell is model or original in _METHODS:
             cell.__class__ = _derived(original, construct)
-        if isinstance(getattr(cell, "processor", None), transformer_flux.FluxAttnProcessor):
+        processor = getattr(cell, "processor", None)
+        if emulates_attention and isinstance(processor, transformer_flux.FluxAttnProcessor):
             cell.processor = Bf16FluxAttnProcessor()
 
 
@@ -256,8 +311,8 @@ def _construct_for(cell: nn.Cell) -> Any:
 
 @functools.cache
 def _derived(original: Any, construct: Any) -> type:
-    namespace = {}
+    namespace = dict(_METHODS.get(original, {}))
     if construct is not None:
-        namespace = {"construct": construct, "plain_construct": original.construct}
+        namespace |= {"construct": construct, "plain_construct": original.construct}
     # The original's name: exported config.json files go by it.
     return type(original.__name__, (Emulated, original), namespace)

@@ -17,7 +17,7 @@ from launcher.cpu import (
     rotary,
     tensor_ops,
 )
-from launcher.cpu.patching import Substitute
+from launcher.training.patching import Substitute
 
 _MINT = "mindspore.mint"
 _NN = "mindspore.mint.nn"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from launcher.training.errors import UserError
@@ -55,12 +56,32 @@ def supply_what_lacks() -> None:
     """On the CPU, put equivalents in the place of what MindSpore lacks there (`launcher.cpu`).
 
     To be called before a model is built, by a recipe whose models need it: those of MindONE, and
-    others of `mindspore.mint`. On an NPU it does nothing. Imports MindONE, which takes seconds.
+    others of `mindspore.mint`. On an NPU it only keeps attention in the dtype of its inputs (see
+    `launcher.training.precision.attention`). Imports MindONE, which takes seconds.
     """
     if _on_cpu():
         import launcher.cpu
 
         launcher.cpu.install()
+    else:
+        from launcher.training.precision.attention import attend_in
+
+        attend_in(None)
+
+
+def attention_for(dtype: Any | None) -> Callable[..., Any]:
+    """A `scaled_dot_product_attention` for this device, with the arguments of PyTorch's.
+
+    Args:
+        dtype: of the inputs that it will be given; None: of any.
+    """
+    if _on_cpu():
+        import launcher.cpu
+
+        return launcher.cpu.attention_for(dtype)
+    from launcher.training.precision.npu_attention import attention_for as npu
+
+    return npu(dtype)
 
 
 def emulates(dtype: Any) -> bool:

@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
+from launcher.training.optimizers.state import zeros
+from launcher.training.precision.graph import compiled_graphs
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -35,12 +38,13 @@ def _square_sum_one(gradient):
 
 @_scale.register("Tensor", "Tensor")
 def _scale_one(factor, gradient):
-    return gradient * factor.astype(gradient.dtype)
+    # In float32: a float16 gradient without its loss scale would be zero.
+    return gradient.astype(ms.float32) * factor
 
 
 @_accumulate.register("Tensor", "Tensor")
 def _accumulate_one(total, gradient):
-    return ops.assign_add(total, gradient)
+    return ops.assign_add(total, gradient.astype(ms.float32))
 
 
 @_clear.register("Tensor")
@@ -83,7 +87,7 @@ class Gradients(nn.Cell):
 
 
 class _Update(nn.Cell):
-    """Unscale, clip and apply gradients.
+    """Unscale, clip and apply gradients, all of it in float32.
 
     The clip factor is `max_grad_norm / (norm + 1e-6)` where that is below 1, as in torch's
     `clip_grad_norm_`. With a loss scaler, an update whose gradients are not all finite is
@@ -197,15 +201,40 @@ class TrainStep:
     ) -> None:
         gradients = Gradients(loss, optimizer.parameters, loss_scaler)
         update = _Update(optimizer, max_grad_norm, loss_scaler)
+        self._loss_scaler = loss_scaler
         self.accumulation_steps = accumulation_steps
         if accumulation_steps == 1:
             self._step = _Step(gradients, update)
             self._step.set_train()
         else:
-            totals = optimizer.parameters.clone(prefix="accumulated", init="zeros")
+            totals = zeros("accumulated", optimizer.parameters)
             self._accumulate = _Accumulate(gradients, totals)
             self._accumulate.set_train()
             self._apply = _Apply(update, totals, accumulation_steps)
+
+    def compile(self, micro_batch: Sequence[np.ndarray]) -> list[bytes]:
+        """Compile what computes loss and gradients, without running it. In graph mode.
+
+        Args:
+            micro_batch: arrays of the shapes to come.
+
+        Returns:
+            The graphs, see `launcher.training.precision.graph`.
+        """
+        inputs = [Tensor(array) for array in micro_batch]
+        if self.accumulation_steps == 1:
+            self._step.compile(Tensor(0.0, ms.float32), *inputs)
+            return compiled_graphs(self._step)
+        self._accumulate.compile(*inputs)
+        self._apply.compile(Tensor(0.0, ms.float32))
+        return compiled_graphs(self._accumulate)
+
+    @property
+    def loss_scale(self) -> float | None:
+        """What the next loss is multiplied by for its backward pass; None: it is not scaled."""
+        if self._loss_scaler is None:
+            return None
+        return float(self._loss_scaler.scale_value.asnumpy())
 
     def __call__(
         self, micro_batches: Sequence[Sequence[np.ndarray]], learning_rate: float

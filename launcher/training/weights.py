@@ -45,7 +45,7 @@ def as_float32(parameter: Any) -> np.ndarray[Any, Any]:
     """A parameter's value as a numpy array, float32 whatever it is kept in."""
     import mindspore as ms
 
-    return parameter.value().astype(ms.float32).asnumpy()
+    return parameter.astype(ms.float32).asnumpy()
 
 
 def _file_dtype(parameter: Any, dtype: str | None) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from launcher.verbs.config import config
 from launcher.verbs.cp import cp
 from launcher.verbs.hooks import hooks
+from launcher.verbs.precision import precision
 from launcher.verbs.recipes import recipes
 from launcher.verbs.run import run
 
@@ -15,5 +16,6 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "recipes": recipes,
     "hooks": hooks,
     "config": config,
+    "precision": precision,
     "cp": cp,
 }

@@ -102,7 +102,7 @@ def test_half_precision_agrees_with_float32(make_loss, micro_batch, filled, tiny
     from flux_controlnet_plugin.controlnet import controlnet_from_transformer
     from flux_controlnet_plugin.loss import FluxControlNetLoss
     from launcher.training.freeze import set_trainable
-    from launcher.training.precision import cast_parameters, compute_in
+    from launcher.training.precision import cast_frozen, cast_trained
     from launcher.training.step import dynamic_loss_scaler
 
     full = make_loss(1, 1, filled=True)
@@ -111,8 +111,8 @@ def test_half_precision_agrees_with_float32(make_loss, micro_batch, filled, tiny
     for p, q in zip(controlnet.get_parameters(), full.controlnet.get_parameters(), strict=True):
         p.set_data(q.value())
     set_trainable(half, False)
-    cast_parameters(half, ms.float16)
-    compute_in(controlnet, ms.float16)
+    cast_frozen(half, ms.float16)
+    cast_trained(controlnet, ms.float32, ms.float16)
     loss = FluxControlNetLoss(controlnet, half, size=(2, 3), text_length=16, guidance_scale=3.5)
     value, gradients = gradients_of(loss, micro_batch, dynamic_loss_scaler())
     expected_value, expected = filled

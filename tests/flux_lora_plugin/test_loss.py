@@ -100,6 +100,9 @@ def test_half_precision_with_clip_in_the_step_agrees_with_float32(
     class Config:
         class precision:
             mixed_precision = "fp16"
+            text_encoders = "half"
+            trainable_params = "fp32"
+            attention = "auto"
 
     transformer, clip = make_transformer(), make_clip()
     fill(transformer)

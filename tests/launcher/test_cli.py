@@ -167,7 +167,7 @@ def test_an_unknown_configuration_of_the_recipe(fence, write, site, capsys):
     (configs / "quickstart.yaml").write_text("")
     text = error_of(["--recipe", "fence", "--config", "quikstart"], capsys)
     assert "there is no file `quikstart`" in text
-    assert "did you mean `quickstart`? It brings: quickstart." in text
+    assert "did you mean `quickstart`? It brings: quickstart, precision/" in text
 
 
 def test_without_recipe_the_installed_ones_are_named(fence, write, capsys):
@@ -253,7 +253,7 @@ def test_a_setting_may_be_empty(started):
     [
         (["recipe"], "there is no verb `recipe`; did you mean `recipes`?"),
         (["hook", "--recipe", "fence"], "there is no verb `hook`; did you mean `hooks`?"),
-        (["train"], "The verbs are run, recipes, hooks, config, cp; `launcher --help`"),
+        (["train"], "The verbs are run, recipes, hooks, config, precision, cp; `launcher --help`"),
         (["fence"], "there is no verb `fence`; did you mean `--recipe fence`?"),
         (["--recipe"], "expected one argument. `launcher run --help` shows the options."),
         (["hooks", "train.seed=1"], "`launcher hooks` does not take `train.seed=1`"),

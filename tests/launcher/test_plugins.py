@@ -828,11 +828,17 @@ def test_the_files_of_a_run(write, site):
 
 
 def test_the_configurations_a_recipe_brings_are_found_without_importing_it(site):
-    assert plugins_module.recipe_configs("fence") == {}
+    launchers = plugins_module.recipe_configs("fence")
+    assert set(launchers) == {f"precision/policy_{letter}" for letter in "abc"}
     configs = site / "fence_plugin" / "configs"
     configs.mkdir()
     (configs / "fence.yaml").write_text("")
-    assert plugins_module.recipe_configs("fence") == {"fence": configs / "fence.yaml"}
+    (configs / "precision").mkdir()
+    own = configs / "precision" / "policy_a.yaml"  # the recipe's own comes before the launcher's
+    own.write_text("")
+    assert plugins_module.recipe_configs("fence") == {
+        **launchers, "fence": configs / "fence.yaml", "precision/policy_a": own
+    }  # fmt: skip
     assert "fence_plugin.recipe" not in sys.modules
 
 

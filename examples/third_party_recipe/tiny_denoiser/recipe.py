@@ -94,11 +94,12 @@ def build_loss(models: Models) -> Any:
 
 
 @hookimpl
-def export_weights(models: Models, directory: Path) -> list[Path]:
+def export_weights(config: Config, models: Models, directory: Path) -> list[Path]:
     from launcher.training import atomic
     from launcher.training.weights import write_parameters
 
     with atomic.folder(directory / EXPORT) as work:
         parameters = dict(models["denoiser"].parameters_and_names())
-        write_parameters(work / "model.safetensors", parameters)
+        dtype = config.checkpoint.save_weight_dtype
+        write_parameters(work / "model.safetensors", parameters, dtype=dtype)
     return [directory / EXPORT / "model.safetensors"]

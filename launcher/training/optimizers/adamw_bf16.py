@@ -25,6 +25,8 @@ class AdamWBF16(nn.Optimizer):
     The state is that of AdamW, named after the copies, and the copies: `master.*`.
     """
 
+    updates_in_float32 = True  # for `launcher.training.precision`
+
     def __init__(
         self,
         parameters: list[Parameter],

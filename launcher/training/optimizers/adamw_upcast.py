@@ -53,6 +53,8 @@ class AdamWUpcast(nn.Optimizer):
     The state is that of AdamW, in float32, and `global_step`, which the rounding depends on.
     """
 
+    updates_in_float32 = True  # for `launcher.training.precision`
+
     def __init__(
         self,
         parameters: list[Parameter],

@@ -12,7 +12,7 @@ class Attention(nn.Cell):
     """FLUX's attention between projections; it has no cell of its own."""
 
     def construct(self, query, key, value):
-        return bf16._attend(query, key, value, scale=0.25)
+        return bf16.attend(query, key, value, scale=0.25)
 
 
 def layers():

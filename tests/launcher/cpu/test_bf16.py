@@ -77,7 +77,7 @@ def results(saved):
     """stored -> {layer: {"out", "grad0", ..., "weight_grad", ...}} as tensors."""
     import mindspore as ms
 
-    from launcher.training.precision import cast_parameters, compute_in
+    from launcher.training.precision import cast_trained
     from tests.launcher.cpu.bf16_cells import Layers
     from tests.launcher.cpu.cells import WeightedSum
 
@@ -92,9 +92,9 @@ def results(saved):
                 inputs.append(ms.Tensor(saved[f"{case}in{number}"]))
                 owners.append((name, f"grad{number}"))
         if stored:
-            cast_parameters(network, ms.bfloat16)
+            cast_trained(network, ms.bfloat16, ms.bfloat16)
         else:
-            compute_in(network, ms.bfloat16)
+            cast_trained(network, ms.float32, ms.bfloat16)
         cotangents = [saved[f"layer/{SAME_AS.get(name, name)}/cotangent"] for name in LAYERS]
         step = ms.value_and_grad(
             WeightedSum(network, tuple(map(ms.Tensor, cotangents))),
@@ -156,7 +156,7 @@ def test_float32_parameters_need_not_be_bfloat16_values():
     import mindspore as ms
     from mindspore import mint
 
-    from launcher.training.precision import compute_in
+    from launcher.training.precision import cast_trained
 
     rng = np.random.default_rng(0)
     x, weight, bias = (
@@ -165,7 +165,7 @@ def test_float32_parameters_need_not_be_bfloat16_values():
     cell = mint.nn.Linear(64, 3)
     cell.weight.set_data(ms.Tensor(weight))
     cell.bias.set_data(ms.Tensor(bias))
-    compute_in(cell, ms.bfloat16)
+    cast_trained(cell, ms.float32, ms.bfloat16)
     exact = as_bf16(x).astype(np.float64) @ as_bf16(weight).T.astype(np.float64) + as_bf16(bias)
     np.testing.assert_array_equal(cell(ms.Tensor(x)).asnumpy(), as_bf16(exact.astype(np.float32)))
     np.testing.assert_array_equal(cell.weight.asnumpy(), weight)
@@ -179,11 +179,11 @@ def test_only_the_model_that_is_given_is_touched(tiny_flux):
 
     from flux_common.loading import load_transformer
     from launcher.training.device import is_emulated
-    from launcher.training.precision import activation_dtype, cast_parameters
+    from launcher.training.precision import activation_dtype, cast_trained
 
     emulated, other = load_transformer(str(tiny_flux)), load_transformer(str(tiny_flux))
     classes = [type(cell) for _, cell in other.cells_and_names()]
-    cast_parameters(emulated, ms.bfloat16)
+    cast_trained(emulated, ms.bfloat16, ms.bfloat16)
     assert {p.dtype for p in emulated.get_parameters()} == {ms.bfloat16}
     assert is_emulated(emulated) and not is_emulated(other)
     assert [type(cell) for _, cell in other.cells_and_names()] == classes
@@ -192,7 +192,7 @@ def test_only_the_model_that_is_given_is_touched(tiny_flux):
     assert activation_dtype(emulated) == emulated.dtype == ms.float32
 
     classes = [type(cell) for _, cell in emulated.cells_and_names()]
-    cast_parameters(emulated, ms.bfloat16)
+    cast_trained(emulated, ms.bfloat16, ms.bfloat16)
     assert [type(cell) for _, cell in emulated.cells_and_names()] == classes
 
 
@@ -201,9 +201,9 @@ def test_float16_is_not_emulated():
     from mindspore import mint
 
     from launcher.training.device import is_emulated
-    from launcher.training.precision import activation_dtype, cast_parameters
+    from launcher.training.precision import activation_dtype, cast_trained
 
-    cell = cast_parameters(mint.nn.Linear(2, 2), ms.float16)
+    cell = cast_trained(mint.nn.Linear(2, 2), ms.float16, ms.float16)
     assert not is_emulated(cell) and activation_dtype(cell) == ms.float16
 
 
@@ -212,12 +212,12 @@ def test_a_cell_whose_arithmetic_is_not_known_is_refused():
 
     from launcher.training.device import is_emulated
     from launcher.training.errors import UserError
-    from launcher.training.precision import cast_parameters
+    from launcher.training.precision import cast_trained
     from tests.launcher.cpu.bf16_cells import Owner
 
     owner = Owner()
     with pytest.raises(UserError, match=r"\(Owner\) has parameters.*mixed_precision=no"):
-        cast_parameters(owner, ms.bfloat16)
+        cast_trained(owner, ms.bfloat16, ms.bfloat16)
     assert {p.dtype for p in owner.get_parameters()} == {ms.float32}
     assert not is_emulated(owner)
 
@@ -233,7 +233,7 @@ def encoded(tiny_flux):
     from flux_common.latents import encode_moments
     from flux_common.loading import load_text_encoders, load_vae
     from flux_common.prompts import encode_clip, encode_t5
-    from launcher.training.precision import cast_parameters
+    from launcher.training.precision import cast_trained
 
     clip, t5 = load_text_encoders(str(tiny_flux))
     vae = load_vae(str(tiny_flux))
@@ -243,7 +243,7 @@ def encoded(tiny_flux):
     t5_ids = generator.integers(0, t5.config.vocab_size, (2, 24))
     image = generator.uniform(-1, 1, (1, 3, 32, 48)).astype(np.float32)
     for part in (clip, t5, vae):
-        cast_parameters(part, ms.bfloat16)
+        cast_trained(part, ms.bfloat16, ms.bfloat16)
     return {
         "clip": encode_clip(clip, clip_ids),
         "t5": encode_t5(t5, t5_ids),
@@ -286,15 +286,15 @@ def make_loss(tiny_flux):
         from flux_controlnet_plugin.controlnet import controlnet_from_transformer
         from flux_controlnet_plugin.loss import FluxControlNetLoss
         from launcher.training.freeze import set_trainable
-        from launcher.training.precision import cast_parameters, compute_in, dtype_of
+        from launcher.training.precision import cast_trained, dtype_of
         from tests.controlnets import fill_zero_layers
 
         transformer = load_transformer(str(tiny_flux))
         controlnet = controlnet_from_transformer(transformer, 1, 1)
         fill_zero_layers(controlnet)
         set_trainable(transformer, False)
-        cast_parameters(transformer, dtype_of(precision))
-        compute_in(controlnet, dtype_of(precision))
+        cast_trained(transformer, dtype_of(precision), dtype_of(precision))
+        cast_trained(controlnet, dtype_of("fp32"), dtype_of(precision))
         sizes = dict(size=(2, 3), text_length=16, guidance_scale=3.5)
         return FluxControlNetLoss(controlnet, transformer, **sizes)
 

@@ -7,7 +7,7 @@ import types
 import pytest
 
 from launcher.cpu import UnsupportedVersionError
-from launcher.cpu.patching import Substitute, apply
+from launcher.training.patching import Substitute, apply
 
 
 def substitute_function():
