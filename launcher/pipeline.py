@@ -68,7 +68,6 @@ def precompute(
     compute in is reported.
     """
     from launcher.training.cache import MemoryCache
-    from launcher.training.precision.graph import compiled_graphs
     from launcher.training.precision.report import Report
 
     report = Report()
@@ -78,8 +77,9 @@ def precompute(
     report.add(models.cells(), differentiated=False)
     with busy if models else nullcontext():  # a recipe may have nothing to encode with
         cache = hook.precompute(config=config, models=models, dataset=dataset, cache=MemoryCache())
-    for cell in models.cells().values():
-        report.observe(compiled_graphs(cell))
+    for model in models.cells().values():
+        for _, cell in model.cells_and_names():  # the VAE's encoder is called by itself
+            report.observe_compiled(cell)
     refuse(report.problems(loss_scaling=config.precision.loss_scaling))
     del models
     gc.collect()
@@ -106,7 +106,10 @@ def train(
     console.headline(describe(state, len(dataset), schedule.global_batch))
     if config.runtime.mode == "graph":
         with console.compiling():
-            report.observe(step.compile(schedule.batch(0, collate).micro_batches[0]))
+            compiled = step.compile(schedule.batch(0, collate).micro_batches[0])
+        report.observe_compiled(compiled)
+    else:
+        report.notes.append("runtime.mode is pynative: what was computed in was not looked for")
     console.headline(report.table())
     refuse(report.problems(loss_scaling=config.precision.loss_scaling, optimizer=state.optimizer))
     run_dir.write_json("precision.json", report.as_json())
@@ -134,7 +137,7 @@ def train(
             if output.skipped:  # not a step: it is tried again, at a lower loss scale
                 skipped += 1
                 if skipped == config.precision.max_skipped_updates:
-                    raise UserError(explain_skipping(state, step, batch, skipped))
+                    raise UserError(explain_skipping(state, batch, output, skipped))
                 continue
             skipped = 0
             state.step += 1
@@ -233,16 +236,21 @@ def build_state(
     return state, step
 
 
-def explain_skipping(state: TrainState, step: TrainStep, batch: Batch, skipped: int) -> str:
+def explain_skipping(state: TrainState, batch: Batch, output: StepOutput, skipped: int) -> str:
     """Why no update could be applied for so long, found out by a pass over the batch."""
-    from launcher.training.nonfinite import diagnose
+    from launcher.training.nonfinite import NOTHING_FOUND, diagnose
 
-    parameters, scale = state.models.trainable_parameters(), step.loss_scale or 1.0
-    found = (diagnose(state.loss, b, parameters, scale) for b in batch.micro_batches)
+    parameters = state.models.trainable_parameters()
+    scale = output.metrics.get("loss_scale", 1.0)
+    found = NOTHING_FOUND
+    for micro_batch in batch.micro_batches:
+        found = diagnose(state.loss, micro_batch, parameters, scale)
+        if not found.startswith(NOTHING_FOUND):
+            break
     return (
         f"step {state.step + 1} was tried {skipped} times without finite gradients, at last with "
         f"the loss multiplied by {scale:g}; that is precision.max_skipped_updates. "
-        f"{next(found)} {state.output_dir / 'metrics.jsonl'} has what was done until then. Other "
+        f"{found} {state.output_dir / 'metrics.jsonl'} has what was done until then. Other "
         "ways out: precision.mixed_precision=bf16, whose range is float32's, or a lower "
         "train.learning_rate."
     )

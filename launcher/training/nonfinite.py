@@ -21,6 +21,9 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
+#: What the text begins with if nothing was.
+NOTHING_FOUND = "Nothing was found"
+
 
 def diagnose(
     loss: nn.Cell,
@@ -239,7 +242,7 @@ class _Watch:
         bad = [p for p, gradient in zip(parameters, gradients) if not _is_finite(gradient)]
         if not bad:
             return (
-                f"Nothing was found: the loss ({loss:.4g}) and, at a loss scale of "
+                f"{NOTHING_FOUND}: the loss ({loss:.4g}) and, at a loss scale of "
                 f"{loss_scale:g}, the gradients of all {len(parameters)} trained parameters are "
                 "finite in a pass that runs operator by operator and so rounds differently from "
                 f"the compiled step.{self._vanished_text()}"

@@ -16,7 +16,6 @@ import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
 from launcher.training.optimizers.state import zeros
-from launcher.training.precision.graph import compiled_graphs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -212,22 +211,22 @@ class TrainStep:
             self._accumulate.set_train()
             self._apply = _Apply(update, totals, accumulation_steps)
 
-    def compile(self, micro_batch: Sequence[np.ndarray]) -> list[bytes]:
-        """Compile what computes loss and gradients, without running it. In graph mode.
+    def compile(self, micro_batch: Sequence[np.ndarray]) -> nn.Cell:
+        """Compile the step without running it. In graph mode.
 
         Args:
             micro_batch: arrays of the shapes to come.
 
         Returns:
-            The graphs, see `launcher.training.precision.graph`.
+            The cell that computes loss and gradients.
         """
         inputs = [Tensor(array) for array in micro_batch]
         if self.accumulation_steps == 1:
             self._step.compile(Tensor(0.0, ms.float32), *inputs)
-            return compiled_graphs(self._step)
+            return self._step
         self._accumulate.compile(*inputs)
         self._apply.compile(Tensor(0.0, ms.float32))
-        return compiled_graphs(self._accumulate)
+        return self._accumulate
 
     @property
     def loss_scale(self) -> float | None:

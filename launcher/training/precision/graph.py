@@ -72,29 +72,48 @@ class Operation:
     owns: bool = True
 
 
+class UnreadableGraphError(RuntimeError):
+    """MindSpore cannot write a graph down, such as one that calls back into Python."""
+
+
 def compiled_graphs(cell: Any) -> list[bytes]:
-    """The graphs that a cell, or cells in it, were compiled to; empty in PyNative mode."""
-    from mindspore.graph.api import _cell_graph_executor as executor
+    """The graphs that this very cell was compiled to; none in PyNative mode.
 
-    return [
-        executor._get_func_graph_proto(part, phase, "mind_ir")
-        for _, part in cell.cells_and_names()
-        for phase in sorted(part.compile_cache)
-    ]
+    Raises:
+        UnreadableGraphError: see there.
+    """
+    return [_written(cell, phase) for phase in sorted(cell.compile_cache)]
 
 
-def trace(cell: Any, inputs: Sequence[Any]) -> bytes:
+def trace(cell: Any, inputs: Sequence[Any], **keywords: Any) -> bytes:
     """The graph of a cell on inputs of these shapes, compiled and not run.
 
     Args:
-        inputs: arrays.
+        inputs: arrays or tensors.
+        keywords: further arguments of the cell.
+
+    Raises:
+        UnreadableGraphError: see there.
     """
     import mindspore as ms
     from mindspore.graph.api import _cell_graph_executor as executor
 
+    tensors = [i if isinstance(i, ms.Tensor) else ms.Tensor(i) for i in inputs]
     # MindSpore makes no kernels for phases of this name.
-    phase, _ = executor.compile(cell, *map(ms.Tensor, inputs), phase="export.mindir.trace")
-    return executor._get_func_graph_proto(cell, phase, "mind_ir")
+    phase, _ = executor.compile(cell, *tensors, phase="export.mindir.trace", **keywords)
+    return _written(cell, phase)
+
+
+def _written(cell: Any, phase: str) -> bytes:
+    from mindspore.graph.api import _cell_graph_executor as executor
+
+    try:
+        graph: bytes | None = executor._get_func_graph_proto(cell, phase, "mind_ir")
+    except RuntimeError as error:
+        raise UnreadableGraphError(str(error).partition("\n")[0]) from error
+    if not graph:
+        raise UnreadableGraphError("MindSpore gives no graph for it.")
+    return graph
 
 
 def operations(

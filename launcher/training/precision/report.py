@@ -1,9 +1,11 @@
 """The precision of a run: what each part is stored in, was asked to compute in, and computes in.
 
-report = Report()
-report.add(models.cells())                # after apply_precision
-report.observe(compiled_graphs(cell))     # once something is compiled
-print(report.table())
+    report = Report()
+    report.add(models.cells())  # after apply_precision
+    report.observe_compiled(cell)  # once something is compiled
+    print(report.table())
+
+`Report.problems` says where they differ.
 """
 
 from __future__ import annotations
@@ -17,7 +19,14 @@ from typing import Any
 from launcher.training import device
 from launcher.training.optimizers import HALF_PRECISION_PARAMETERS
 from launcher.training.precision.cast import Asked, asked, dtype_of
-from launcher.training.precision.graph import EMULATED, KINDS, Operation, operations
+from launcher.training.precision.graph import (
+    EMULATED,
+    KINDS,
+    Operation,
+    UnreadableGraphError,
+    compiled_graphs,
+    operations,
+)
 
 _LABELS = {
     "matmul": "matmuls",
@@ -87,10 +96,16 @@ class Part:
 
 
 class Report:
-    """What is known of the parts, in the order in which they were added."""
+    """What is known of the parts, in the order in which they were added.
+
+    Attributes:
+        parts: by name.
+        notes: what could not be found out.
+    """
 
     def __init__(self) -> None:
         self.parts: dict[str, Part] = {}
+        self.notes: list[str] = []
         # By the parameters themselves: their names change when a part becomes one of a loss cell.
         self._placed: list[tuple[Any, _Place]] = []
 
@@ -118,6 +133,18 @@ class Report:
                 (parameter, _Place(name, path, parameter.requires_grad, _asked_of(cell, path)))
                 for path, parameter in cell.parameters_and_names()
             ]
+
+    def observe_compiled(self, cell: Any) -> None:
+        """Take in what the graphs do that this very cell was compiled to. One that cannot be
+        looked into is noted.
+        """
+        try:
+            self.observe(compiled_graphs(cell))
+        except UnreadableGraphError as error:
+            self.notes.append(
+                f"a graph of {type(cell).__name__} could not be looked into, so what it computes "
+                f"in is not known: {error}"
+            )
 
     def observe(self, graphs: Iterable[bytes]) -> None:
         """Take in what graphs do that hold parts added before."""
@@ -199,7 +226,7 @@ class Report:
             for kind in KINDS:
                 wrong: dict[tuple[str, str], dict[str, None]] = {}
                 for operation, place in self.parts[name].operations:
-                    expected = _expected(operation, place.asked)
+                    expected = _expected(operation, place.asked, self.parts[name].emulated)
                     if operation.kind == kind and expected is not None:
                         cell = place.path.rpartition(".")[0] or name
                         wrong.setdefault((operation.dtype, expected), {})[cell] = None
@@ -231,11 +258,11 @@ class Report:
                 rows.append([f"  {_LABELS[kind]}", *(part.shown(kind) for part in parts)])
         widths = [max(map(len, column)) for column in zip(*rows)]
         lines = ["  ".join(f"{c:<{w}}" for c, w in zip(row, widths)).rstrip() for row in rows]
-        return "\n".join(lines)
+        return "\n".join(lines + self.notes)
 
     def as_json(self) -> dict[str, Any]:
         """The report for programs."""
-        return {
+        parts = {
             name: {
                 "stored": _named(part.stored),
                 "trained": _named(part.trained),
@@ -245,6 +272,7 @@ class Report:
             }
             for name, part in self.parts.items()
         }
+        return {"parts": parts, "notes": self.notes}
 
 
 def _asked_of(cell: Any, path: str) -> Asked | None:
@@ -256,7 +284,7 @@ def _asked_of(cell: Any, path: str) -> Asked | None:
     return found
 
 
-def _expected(operation: Operation, asked: Asked | None) -> str | None:
+def _expected(operation: Operation, asked: Asked | None, emulated: bool) -> str | None:
     """The dtype that an operator should have computed in, if it did not."""
     if asked is None:
         return None
@@ -264,8 +292,10 @@ def _expected(operation: Operation, asked: Asked | None) -> str | None:
     accepted = {expected}
     if expected == "bfloat16":
         accepted.add(EMULATED)
-    if operation.kind == "normalisation":
-        accepted.add("float32")  # models widen their norms, which harms nothing
+    # Models widen their norms, which harms nothing. What `launcher.cpu.bf16` does not round between
+    # two layers is wider, too.
+    if operation.kind == "normalisation" or (operation.kind == "attention" and emulated):
+        accepted.add("float32")
     return None if operation.dtype in accepted else expected
 
 
