@@ -7,6 +7,14 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.fixture(autouse=True)
+def substitutes_gradients(monkeypatch):
+    """Gradient checkpointing turns them off for the whole process."""
+    from launcher.cpu import gradients
+
+    monkeypatch.setattr(gradients, "written_out", True)
+
+
 @pytest.fixture(scope="session")
 def graph_mode():
     """MindSpore on CPU in graph mode, with the launcher's substitutes: as in a run."""

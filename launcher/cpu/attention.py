@@ -7,6 +7,7 @@ from mindone.diffusers.models import layers_compat
 from mindone.diffusers.models.transformers import transformer_flux
 from mindspore import nn, ops
 
+from launcher.cpu import gradients
 from launcher.cpu.means import constant
 from launcher.cpu.rotary import rotate
 
@@ -92,7 +93,7 @@ def scaled_dot_product_attention(
         scale = 1.0 / math.sqrt(query.shape[-1])
     if scale != 1.0:
         query = query * scale
-    if attn_mask is None and not is_causal and dropout_p == 0.0:
+    if attn_mask is None and not is_causal and dropout_p == 0.0 and gradients.written_out:
         return _attention(query, key, value)[0]
 
     scores = ops.BatchMatMul(transpose_b=True)(query, key).astype(ms.float32)

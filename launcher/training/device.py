@@ -69,6 +69,14 @@ def supply_what_lacks() -> None:
         attend_in(None)
 
 
+def prepare_recomputation() -> None:
+    """On the CPU, let the substitutes' gradients be such that blocks can be recomputed."""
+    if _on_cpu():
+        from launcher.cpu import gradients
+
+        gradients.written_out = False
+
+
 def attention_for(dtype: Any | None) -> Callable[..., Any]:
     """A `scaled_dot_product_attention` for this device, with the arguments of PyTorch's.
 

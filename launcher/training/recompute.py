@@ -12,5 +12,8 @@ def checkpoint_blocks(blocks: Iterable[Any]) -> None:
     mindone 0.5's `enable_gradient_checkpointing` looks for a method `recompute_` that no cell
     has, and raises; this is MindSpore's own `Cell.recompute`, which takes effect in graph mode.
     """
+    from launcher.training import device
+
+    device.prepare_recomputation()
     for block in blocks:
         block.recompute()
