@@ -142,8 +142,13 @@ class _Graph:
         model.ParseFromString(graph)
         self.graph = model.graph
         self.emulated = emulated
-        self.types = {primitive.name: primitive.op_type for primitive in model.primitives}
+        types = {f"REF::{primitive.name}": primitive.op_type for primitive in model.primitives}
         self.nodes = {node.name: node for node in self.graph.node}
+        self._types = {n: types.get(node.op_type, node.op_type) for n, node in self.nodes.items()}
+        self._operands = {n: list(node.input) for n, node in self.nodes.items()}
+        for name, kind in self._types.items():
+            if kind in ("Depend", "Load", "UpdateState"):
+                del self._operands[name][1:]  # the order of side effects is no computation
         self.parameters = {p.name: (p.ref_key or p.name) for p in self.graph.parameter}
         self.tensors = {p.name: p.data_type for p in self.graph.parameter}
         self.tensors |= {i.name: i.tensor[0].data_type for i in self.graph.input if i.tensor}
@@ -155,20 +160,11 @@ class _Graph:
 
     def type(self, name: str) -> str:
         """The operator that makes a value; `Constant`; "" for inputs and parameters."""
-        node = self.nodes.get(name)
-        if node is None:
-            return ""
-        if node.op_type.startswith("REF::"):
-            return self.types.get(node.op_type[5:], node.op_type)
-        return str(node.op_type)
+        return self._types.get(name, "")
 
     def operands(self, name: str) -> list[str]:
-        """What a value is computed from. Order of side effects is no computation."""
-        node = self.nodes.get(name)
-        if node is None:
-            return []
-        inputs = list(node.input)
-        return inputs[:1] if self.type(name) in ("Depend", "Load", "UpdateState") else inputs
+        """What a value is computed from."""
+        return self._operands.get(name, [])
 
     @cached_property
     def forward(self) -> list[str]:
