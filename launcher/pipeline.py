@@ -81,6 +81,7 @@ def precompute(
         for _, cell in model.cells_and_names():  # the VAE's encoder is called by itself
             report.observe_compiled(cell)
     refuse(report.problems(loss_scaling=config.precision.loss_scaling))
+    report.release()
     del models
     gc.collect()
     return cache, report

@@ -374,3 +374,39 @@ def test_a_failed_export_leaves_what_was_there(trained, tmp_path, monkeypatch):
         controlnets.export_controlnet(trained, tmp_path)
     assert file.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["controlnet"]
+
+
+@pytest.mark.parametrize("asked", [None, "fp32", "fp16", "bf16"])
+@pytest.mark.parametrize("kept", ["fp32", "fp16", "bf16"])
+def test_a_controlnet_of_any_policy_is_exported_in_the_dtype_asked_for(
+    kept, asked, transformer, tmp_path
+):
+    """Under policy C its parameters are half precision; null leaves them as they are."""
+    import ml_dtypes
+    from safetensors import safe_open
+
+    from flux_controlnet_plugin.controlnet import (
+        controlnet_from_transformer,
+        export_controlnet,
+        load_controlnet,
+    )
+    from launcher.training.precision import cast_trained, dtype_of
+    from launcher.training.weights import as_float32
+    from tests.controlnets import fill_zero_layers
+
+    controlnet = controlnet_from_transformer(transformer, 1, 0)
+    fill_zero_layers(controlnet)
+    numpy_dtypes = {"fp32": np.float32, "fp16": np.float16, "bf16": ml_dtypes.bfloat16}
+    expected = {
+        name: as_float32(p).astype(numpy_dtypes[kept]).astype(numpy_dtypes[asked or kept])
+        for name, p in controlnet.parameters_and_names()
+    }
+    cast_trained(controlnet, dtype_of(kept), dtype_of(kept))
+    _, weights = export_controlnet(controlnet, tmp_path, dtype=asked)
+    with safe_open(weights, "np") as file:
+        in_file = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+    assert in_file == {{"fp32": "F32", "fp16": "F16", "bf16": "BF16"}[asked or kept]}
+    again = dict(load_controlnet(str(tmp_path / "controlnet")).parameters_and_names())
+    assert again.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(as_float32(again[name]), value.astype(np.float32))

@@ -134,6 +134,10 @@ class Report:
                 for path, parameter in cell.parameters_and_names()
             ]
 
+    def release(self) -> None:
+        """Let go of the parameters that were added, so that a stage's parts can leave memory."""
+        self._placed.clear()
+
     def observe_compiled(self, cell: Any) -> None:
         """Take in what the graphs do that this very cell was compiled to. One that cannot be
         looked into is noted.

@@ -300,3 +300,17 @@ def test_a_graph_that_calls_python_is_noted_and_not_judged():
     report.observe_compiled(cell)
     assert "a graph of CallsPython could not be looked into" in report.table().splitlines()[-1]
     assert problems(report) == []
+
+
+def test_a_report_does_not_keep_parts_in_memory():
+    import gc
+    import weakref
+
+    loss, parts = make(cast_to("no"))  # not compiled: MindSpore would keep it for a while
+    report = report_without_graphs(parts)
+    weight = weakref.ref(parts["head"].linear.weight)
+    report.release()
+    del loss, parts
+    gc.collect()
+    assert weight() is None
+    assert report.parts["head"].stored == {"float32": (3, 12)}
