@@ -200,6 +200,7 @@ class TrainStep:
     ) -> None:
         gradients = Gradients(loss, optimizer.parameters, loss_scaler)
         update = _Update(optimizer, max_grad_norm, loss_scaler)
+        self._optimizer = optimizer
         self._loss_scaler = loss_scaler
         self.accumulation_steps = accumulation_steps
         if accumulation_steps == 1:
@@ -227,6 +228,17 @@ class TrainStep:
         self._accumulate.compile(*inputs)
         self._apply.compile(Tensor(0.0, ms.float32))
         return self._accumulate
+
+    def state(self) -> dict[str, Parameter]:
+        """What a continued run needs besides the weights, by name: the optimizer's state, and the
+        loss scale with its counter of finite steps. To be read, and written to, between steps.
+        """
+        trained = {id(parameter) for parameter in self._optimizer.parameters}
+        state = {p.name: p for p in self._optimizer.get_parameters() if id(p) not in trained}
+        if self._loss_scaler is not None:
+            state["loss_scale"] = self._loss_scaler.scale_value
+            state["loss_scale_counter"] = self._loss_scaler.counter
+        return state
 
     @property
     def loss_scale(self) -> float | None:

@@ -251,10 +251,10 @@ def encoded(tiny_flux):
     }
 
 
-# In the text encoders torch rounds more often than here: inside attention and, in T5, inside GELU.
-@pytest.mark.parametrize(("name", "limit"), [("clip", 1.2), ("t5", 1.2), ("vae", 0.5)])
+# T5's GELU is computed in float32 by MindONE and in bfloat16, step by step, by torch.
+@pytest.mark.parametrize(("name", "limit"), [("clip", 0.75), ("t5", 1.2), ("vae", 0.35)])
 def test_encoder(name, limit, encoded, saved):
-    """As near to torch's bfloat16 as torch's float32 is, or nearer."""
+    """How near to torch's bfloat16, in units of how near torch's float32 is."""
     assert is_bf16(encoded[name])
     distance = saved[f"encoder/{name}/distance"]
     assert relative(encoded[name], saved[f"encoder/{name}"]) < limit * distance

@@ -117,6 +117,78 @@ def test_loss_scaling_changes_neither_loss_nor_update():
     np.testing.assert_allclose(loss.weight.asnumpy(), reference.weight, rtol=0, atol=1e-6)
 
 
+def test_an_update_continues_from_saved_state_bit_for_bit():
+    """Weights, optimizer and loss scale, in another step; an overflow lies in between."""
+
+    def train(step, numbers):
+        for number in numbers:
+            factor = np.float32(1e30 if number == 1 else 1)
+            step([(x * factor, y) for x, y in batches(number)], 1e-2)
+
+    whole, loss = make_step(max_grad_norm=CLIP, loss_scaler=dynamic_loss_scaler())
+    train(whole, range(5))
+
+    first, first_loss = make_step(max_grad_norm=CLIP, loss_scaler=dynamic_loss_scaler())
+    train(first, range(3))
+    saved = {name: parameter.asnumpy() for name, parameter in first.state().items()}
+    assert saved["loss_scale"] == 2.0**15
+    assert saved["loss_scale_counter"] == 1
+    assert {"adamw_m.weight", "adamw_v.weight"} < saved.keys() and "weight" not in saved
+
+    second, second_loss = make_step(max_grad_norm=CLIP, loss_scaler=dynamic_loss_scaler())
+    second_loss.weight.set_data(ms.Tensor(first_loss.weight.asnumpy()))
+    for name, parameter in second.state().items():
+        parameter.set_data(ms.Tensor(saved[name]))
+    train(second, range(3, 5))
+    np.testing.assert_array_equal(second_loss.weight.asnumpy(), loss.weight.asnumpy())
+    for name, parameter in whole.state().items():
+        np.testing.assert_array_equal(parameter.asnumpy(), second.state()[name].asnumpy())
+
+
+@pytest.mark.parametrize("dtype", [ms.float16, ms.bfloat16])
+def test_gradients_of_half_precision_are_added_in_float32(dtype):
+    """One of 2048 and sixteen of 1: float16 and bfloat16 would lose the small ones."""
+    from launcher.training.optimizers.adamw_upcast import AdamWUpcast
+
+    class SumLoss(nn.Cell):
+        def __init__(self):
+            super().__init__()
+            self.weight = ms.Parameter(ms.Tensor(np.ones(3), dtype), name="weight")
+
+        def construct(self, x):
+            return (self.weight.astype(ms.float32) * x).sum()
+
+    loss = SumLoss()
+    step = TrainStep(loss, AdamWUpcast(loss.trainable_params(), 1.0), accumulation_steps=17)
+    gradients = [2048.0] + [1.0] * 16
+    _, norm, _ = step([[np.full(3, gradient, np.float32)] for gradient in gradients], 1e-2)
+    assert norm == pytest.approx(np.sqrt(3) * np.mean(gradients), rel=1e-6)
+    assert loss.weight.dtype == dtype and not np.any(loss.weight.astype(ms.float32).asnumpy() == 1)
+
+
+def test_a_float16_gradient_is_unscaled_in_float32():
+    """1e-9 is zero in float16, but not at a loss scale of 65536."""
+    from launcher.training.optimizers.adamw_upcast import AdamWUpcast
+
+    class SmallLoss(nn.Cell):
+        def __init__(self):
+            super().__init__()
+            self.weight = ms.Parameter(ms.Tensor(np.ones(3), ms.float16), name="weight")
+
+        def construct(self, x):
+            return (self.weight.astype(ms.float32) * x).sum()
+
+    loss = SmallLoss()
+    optimizer = AdamWUpcast(loss.trainable_params(), 1.0, eps=1e-12)
+    step = TrainStep(loss, optimizer, loss_scaler=dynamic_loss_scaler())
+    _, norm, applied = step([[np.full(3, 1e-9, np.float32)]], 0.25)
+    assert applied
+    assert norm == pytest.approx(np.sqrt(3) * 1e-9, rel=1e-3)
+    # The first step of AdamW is the rate, whatever the gradient is, and decay.
+    moved = loss.weight.astype(ms.float32).asnumpy()
+    np.testing.assert_allclose(moved, 0.75 - 0.25 * 1e-2, rtol=2e-3)
+
+
 def test_adam_weight_decay_moves_the_parameters_at_the_scheduled_rate():
     loss = LinearLoss()
     optimizer = build_optimizer(
