@@ -52,6 +52,7 @@ _BITS = {"float16": 16, "bfloat16": 16, "float32": 32, "float64": 64}
 #: How `launcher.cpu.bf16` rounds: y = s - (s - x) with s = 65537 * x.
 _SPLITTER = 65537.0
 EMULATED = "bfloat16 (emulated)"
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
@@ -96,24 +97,29 @@ def trace(cell: Any, inputs: Sequence[Any], **keywords: Any) -> bytes:
         UnreadableGraphError: see there.
     """
     import mindspore as ms
-    from mindspore.graph.api import _cell_graph_executor as executor
 
     tensors = [i if isinstance(i, ms.Tensor) else ms.Tensor(i) for i in inputs]
     # MindSpore makes no kernels for phases of this name.
-    phase, _ = executor.compile(cell, *tensors, phase="export.mindir.trace", **keywords)
+    phase, _ = _executor().compile(cell, *tensors, phase="export.mindir.trace", **keywords)
     return _written(cell, phase)
 
 
 def _written(cell: Any, phase: str) -> bytes:
-    from mindspore.graph.api import _cell_graph_executor as executor
-
     try:
-        graph: bytes | None = executor._get_func_graph_proto(cell, phase, "mind_ir")
+        graph: bytes | None = _executor()._get_func_graph_proto(cell, phase, "mind_ir")
     except RuntimeError as error:
         raise UnreadableGraphError(str(error).partition("\n")[0]) from error
     if not graph:
         raise UnreadableGraphError("MindSpore gives no graph for it.")
     return graph
+
+
+def _executor() -> Any:
+    try:
+        from mindspore.graph import api
+    except ImportError:  # before 2.9
+        from mindspore.common import api
+    return api._cell_graph_executor
 
 
 def operations(
@@ -398,4 +404,4 @@ class _Graph:
 def _common(dtypes: Sequence[str | None]) -> str:
     """What an operator computes in whose operands have these dtypes: the widest."""
     known = [dtype for dtype in dtypes if dtype is not None]
-    return max(known, key=lambda dtype: _BITS.get(dtype, 16), default="unknown")
+    return max(known, key=lambda dtype: _BITS.get(dtype, 16), default=UNKNOWN)

@@ -22,6 +22,7 @@ from launcher.training.precision.cast import Asked, asked, dtype_of
 from launcher.training.precision.graph import (
     EMULATED,
     KINDS,
+    UNKNOWN,
     Operation,
     UnreadableGraphError,
     compiled_graphs,
@@ -233,13 +234,13 @@ class Report:
                     expected = _expected(operation, place.asked, self.parts[name].emulated)
                     if operation.kind == kind and expected is not None:
                         cell = place.path.rpartition(".")[0] or name
+                        cell = cell if operation.owns else f"what comes before {cell}"
                         wrong.setdefault((operation.dtype, expected), {})[cell] = None
                 for (observed, expected), cells in wrong.items():
-                    before = "" if kind in ("matmul", "convolution", "output") else "before "
                     yield (
                         f"{_LABELS[kind]} of {name} should compute in {expected}, as "
                         f"apply_precision asked, but in the compiled graph they compute in "
-                        f"{observed}: {before}{_listed(cells)}. Cast these cells with "
+                        f"{observed}: {_listed(cells)}. Cast these cells with "
                         "launcher.training.precision if that is meant, or find what else casts "
                         "them (to_float, set_dtype, a cast in their construct)."
                     )
@@ -283,14 +284,16 @@ def _asked_of(cell: Any, path: str) -> Asked | None:
     """What was asked of the innermost cell on the way to a parameter."""
     found = asked(cell)
     for name in path.split(".")[:-1]:
-        cell = cell._cells[name]
+        cell = cell._cells.get(name)
+        if cell is None:  # a parameter that is not a direct one of its cell, as in a ParameterTuple
+            break
         found = asked(cell) or found
     return found
 
 
 def _expected(operation: Operation, asked: Asked | None, emulated: bool) -> str | None:
     """The dtype that an operator should have computed in, if it did not."""
-    if asked is None:
+    if asked is None or operation.dtype == UNKNOWN:
         return None
     expected = asked.attention if operation.kind == "attention" else asked.computation
     accepted = {expected}

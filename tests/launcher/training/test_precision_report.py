@@ -164,7 +164,7 @@ def test_an_attention_that_silently_runs_in_float16_is_caught():
 
     (problem,) = problems(report_on(*make(cast_to("no"), SilentlyNarrow)))
     assert problem.startswith("attention of part should compute in float32")
-    assert "compute in float16: before attention.to_out." in problem
+    assert "compute in float16: what comes before attention.to_out." in problem
 
 
 @pytest.mark.parametrize("attention", ["fp32", "fp16", "bf16"])
