@@ -3,7 +3,7 @@
 launcher --recipe flux_controlnet --config my_run.yaml -p examples/variants/step_timer.py
 
 An observer: it is told what happens and changes nothing. With any recipe. The first step, which
-compiles, is counted by itself.
+sets things up, is counted by itself; the compilation comes before it.
 """
 
 import json

@@ -201,7 +201,8 @@ def test_step_timer__writes_times_and_changes_nothing(run, plain):
     assert losses(output_dir) == losses(plain)
     times = json.loads((output_dir / "step_times.json").read_text())
     assert times["steps"] == 3
-    assert 0 < times["median_s"] <= times["longest_s"] < times["first_s"]
+    assert 0 < times["median_s"] <= times["longest_s"]
+    assert times["first_s"] > 0
 
 
 @pytest.fixture(scope="module")
