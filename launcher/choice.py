@@ -10,9 +10,25 @@ from launcher.training.errors import UserError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from launcher.config import Source
+    from launcher.config import Resolved, Source
     from launcher.plugins import Plugins
     from launcher.trace import Trace
+
+
+def configure(
+    options: argparse.Namespace, settings: list[str], trace: Trace | None = None
+) -> tuple[Plugins, Resolved]:
+    """The plugins of a run, and its configuration.
+
+    Args:
+        settings: the `name=value` arguments.
+    """
+    from launcher.config import read_overrides, resolve
+    from launcher.sections import SECTIONS
+
+    overrides = read_overrides(settings)
+    plugins, sources = choose(options, trace)
+    return plugins, resolve(plugins.sections(SECTIONS), [*sources, overrides])
 
 
 def choose(options: argparse.Namespace, trace: Trace | None = None) -> tuple[Plugins, list[Source]]:

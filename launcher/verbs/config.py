@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import TYPE_CHECKING
 
 from launcher.arguments import add_plugin_options, new_parser, parse, read_settings
@@ -27,21 +26,15 @@ def config(argv: list[str]) -> None:
     options, rest = parse(parser, argv)
     if options is None:
         return
-    plugins, resolved, infos = _resolve(options, read_settings(parser, rest))
-    print(_as_json(plugins, resolved, infos) if options.json else _table(plugins, resolved, infos))
+    settings = read_settings(parser, rest)
 
-
-def _resolve(
-    options: argparse.Namespace, settings: list[str]
-) -> tuple[Plugins, Resolved, list[OptionInfo]]:
-    from launcher.choice import choose
-    from launcher.config import list_options, read_overrides, resolve
+    from launcher.choice import configure
+    from launcher.config import list_options
     from launcher.sections import SECTIONS
 
-    overrides = read_overrides(settings)
-    plugins, sources = choose(options)
-    sections = plugins.sections(SECTIONS)
-    return plugins, resolve(sections, [*sources, overrides]), list_options(sections)
+    plugins, resolved = configure(options, settings)
+    infos = list_options(plugins.sections(SECTIONS))
+    print(_as_json(plugins, resolved, infos) if options.json else _table(plugins, resolved, infos))
 
 
 def _as_json(plugins: Plugins, resolved: Resolved, infos: list[OptionInfo]) -> str:

@@ -25,16 +25,12 @@ def precision(argv: list[str]) -> None:
 
     import json
 
-    from launcher import config
-    from launcher.choice import choose
+    from launcher.choice import configure
     from launcher.console import Console
     from launcher.look import look
-    from launcher.sections import SECTIONS
     from launcher.training.errors import refuse
 
-    overrides = config.read_overrides(settings)
-    plugins, sources = choose(options)
-    resolved = config.resolve(plugins.sections(SECTIONS), [*sources, overrides])
+    plugins, resolved = configure(options, settings)
     report, problems = look(plugins, resolved.config, Console())
     print(json.dumps(report.as_json(), indent=2) if options.json else report.table())
     refuse(problems)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from launcher.arguments import add_run_options, new_parser, parse, read_settings
-from launcher.choice import choose
+from launcher.choice import configure
 
 
 def run(argv: list[str]) -> None:
@@ -20,17 +20,13 @@ def run(argv: list[str]) -> None:
         return
     settings = read_settings(parser, rest)
 
-    from launcher import config
     from launcher.console import Console
-    from launcher.sections import SECTIONS
     from launcher.trace import Trace
 
-    overrides = config.read_overrides(settings)
     console = Console()
     trace = Trace(console.headline) if options.trace else None
-    plugins, sources = choose(options, trace)
     try:
-        resolved = config.resolve(plugins.sections(SECTIONS), [*sources, overrides])
+        plugins, resolved = configure(options, settings, trace)
         if options.dry_run:
             from launcher.dry_run import dry_run
 
