@@ -8,7 +8,7 @@ Writes `transformer/`, which takes the place of the base model's folder of that 
 
 from flux_common.export import export_model
 from hooks import hookimpl
-from launcher.training import precision
+from launcher import defaults
 from launcher.training.freeze import set_trainable
 
 
@@ -21,11 +21,7 @@ def configure_trainable(models):
 
 @hookimpl
 def apply_precision(config, models):
-    p = config.precision
-    policy = precision.Policy.of(
-        p.mixed_precision, p.text_encoders, p.trainable_params, p.attention
-    )
-    return precision.apply(models, policy)
+    return defaults.apply_precision(config, models)  # the recipe's expects a ControlNet
 
 
 @hookimpl
