@@ -1,34 +1,19 @@
 """Whole runs in fp16: the loss is scaled, and an update whose gradients overflow is no step."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
-from tests.test_run import ROOT
+from tests.test_run import launch, metrics
 
 
-def start(output_dir, factor, *arguments):
-    return subprocess.run(
-        [
-            *(sys.executable, "-m", "launcher", "--recipe", "flux_controlnet"),
-            *("--config", "quickstart", "-p", "tests/loud_loss.py", f"output_dir={output_dir}"),
-            *("precision.mixed_precision=fp16", "max_train_steps=3", "lr_scheduler=constant"),
-            *("lr_warmup_steps=0", "max_train_samples=4", "max_sequence_length=32", "device=CPU"),
-            *("num_double_layers=1", "num_single_layers=0", *arguments),
-        ],
-        cwd=ROOT,
-        env={**os.environ, "FACTOR": str(factor)},
-        capture_output=True,
-        text=True,
-        timeout=600,
+def start(output_dir, *arguments):
+    return launch(
+        *("--recipe", "flux_controlnet", "--config", "quickstart", "-p", "tests/loud_loss.py"),
+        *(f"output_dir={output_dir}", "precision.mixed_precision=fp16", "max_train_steps=3"),
+        *("lr_scheduler=constant", "lr_warmup_steps=0", "max_train_samples=4", "device=CPU"),
+        *("max_sequence_length=32", "num_double_layers=1", "num_single_layers=0", *arguments),
     )
-
-
-def lines_of(output_dir):
-    return [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +21,12 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("fp16")
 
 
-def test_a_skipped_update_is_reported_and_no_step(folder):
+def test_a_skipped_update_is_reported_and_no_step(folder, monkeypatch):
+    monkeypatch.setenv("FACTOR", str(2.0**6))
     output_dir = folder / "loud"
-    process = start(output_dir, 2.0**6)
+    process = start(output_dir)
     assert process.returncode == 0, process.stderr
-    lines = lines_of(output_dir)
+    lines = metrics(output_dir)
     assert lines[0]["skipped"] and not lines[-1]["skipped"]
     step, scale = 1, 2.0**16
     for line in lines:
@@ -53,9 +39,10 @@ def test_a_skipped_update_is_reported_and_no_step(folder):
     assert report["observed"]["attention"].keys() == {"float16"}
 
 
-def test_after_too_many_in_a_row_the_run_stops_and_says_where(folder):
+def test_after_too_many_in_a_row_the_run_stops_and_says_where(folder, monkeypatch):
+    monkeypatch.setenv("FACTOR", "1e30")
     output_dir = folder / "too_loud"
-    process = start(output_dir, 1e30, "max_skipped_updates=3")
+    process = start(output_dir, "max_skipped_updates=3")
     assert process.returncode == 2
     message = process.stderr.partition("launcher: error: ")[2]
     assert "step 1 was tried 3 times without finite gradients" in message
@@ -63,5 +50,5 @@ def test_after_too_many_in_a_row_the_run_stops_and_says_where(folder):
     assert "The forward pass is finite" in message
     assert "the first gradient that is not finite is that of the output of network_call" in message
     assert "Traceback" not in process.stderr
-    assert [(line["step"], line["skipped"]) for line in lines_of(output_dir)] == [(1, True)] * 3
+    assert [(line["step"], line["skipped"]) for line in metrics(output_dir)] == [(1, True)] * 3
     assert not (output_dir / "controlnet").exists()

@@ -53,6 +53,18 @@ def transformer_inputs(reference):
     return (residual, *(ms.Tensor(reference[f"transformer/{name}"]) for name in names))
 
 
+def controlnet_of(transformer, num_layers, num_single_layers):
+    from mindone.diffusers import FluxControlNetModel
+
+    return FluxControlNetModel.from_transformer(
+        transformer,
+        num_layers=num_layers,
+        num_single_layers=num_single_layers,
+        attention_head_dim=transformer.config.attention_head_dim,
+        num_attention_heads=transformer.config.num_attention_heads,
+    )
+
+
 def checkpoint(*models):
     """Gradient checkpointing as the recipes have it."""
     from launcher.cpu import gradients
@@ -131,18 +143,11 @@ def test_wide_heads_no_guidance_no_single_blocks(graph_mode, reference):
 def test_recomputed_controlnet(graph_mode, tiny_flux, transformer_inputs, reference):
     """Gradient checkpointing of a ControlNet and of the frozen transformer behind it."""
     import mindspore as ms
-    from mindone.diffusers import FluxControlNetModel
 
     from tests.launcher.cpu import cells
 
     transformer = load_transformer(tiny_flux)
-    controlnet = FluxControlNetModel.from_transformer(
-        transformer,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=transformer.config.attention_head_dim,
-        num_attention_heads=transformer.config.num_attention_heads,
-    )
+    controlnet = controlnet_of(transformer, 1, 1)
     for name, parameter in controlnet.parameters_dict().items():
         if name.startswith("controlnet_"):
             parameter.set_data(ms.Tensor(named_normal(name, parameter.shape)))
@@ -162,7 +167,6 @@ def test_recomputed_controlnet(graph_mode, tiny_flux, transformer_inputs, refere
 def test_recomputed_controlnet_in_float16(graph_mode, tiny_flux, transformer_inputs, reference):
     """With the substitutes' own gradients this graph is cyclic, and does not compile."""
     import mindspore as ms
-    from mindone.diffusers import FluxControlNetModel
 
     from launcher.training.freeze import freeze
     from launcher.training.precision import cast_frozen, cast_trained
@@ -170,13 +174,7 @@ def test_recomputed_controlnet_in_float16(graph_mode, tiny_flux, transformer_inp
     from tests.launcher.cpu import cells
 
     transformer = load_transformer(tiny_flux)
-    controlnet = FluxControlNetModel.from_transformer(
-        transformer,
-        num_layers=2,
-        num_single_layers=1,
-        attention_head_dim=transformer.config.attention_head_dim,
-        num_attention_heads=transformer.config.num_attention_heads,
-    )
+    controlnet = controlnet_of(transformer, 2, 1)
     fill_zero_layers(controlnet)
     freeze([transformer])
     cast_frozen(transformer, ms.float16)
