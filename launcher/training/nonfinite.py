@@ -21,6 +21,9 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
+from launcher.training.precision.cast import name_of, to_float_dtype
+from launcher.training.weights import as_float32
+
 #: What the text begins with if nothing was.
 NOTHING_FOUND = "Nothing was found"
 
@@ -65,7 +68,7 @@ def _in_inputs(loss: nn.Cell, inputs: Sequence[np.ndarray]) -> str | None:
 def _in_parameters(loss: nn.Cell, parameters: Sequence[Parameter]) -> str | None:
     for parameter in [*loss.get_parameters(), *parameters]:
         if not _all_finite(parameter):
-            count = _count(_array(parameter))
+            count = _count(as_float32(parameter))
             return f"The parameter {parameter.name} is not finite before the step: {count}."
     return None
 
@@ -159,12 +162,12 @@ class _Watch:
             what = f"what {self._name(caller.cell)} passes to {self._name(cell)}"
             self._look(what, given, caller.arguments, depth=len(self.calls) - 1)
         arguments, cast = given, {}
-        dtype = _computation_dtype(cell)
+        dtype = to_float_dtype(cell)
         if dtype is not None:
             arguments = _map(lambda x: x.astype(dtype), given)
             cast = _cast_parameters(cell, dtype)
             originals = [cell._params[name] for name in cast]
-            where, depth = f"of {self._name(cell)} cast to {_name_of(dtype)}", len(self.calls)
+            where, depth = f"of {self._name(cell)} cast to {name_of(dtype)}", len(self.calls)
             self._look(f"an input {where}", arguments, given, depth)
             self._look(f"a parameter {where}", cast, originals, depth)
         self.calls.append(_Call(cell, given, cast))
@@ -306,8 +309,6 @@ def _watched(loss: nn.Cell) -> Iterator[_Watch]:
 # Running as the graph does
 # -------------------------------------------------------------------------------------------
 
-_DTYPES = {"fp16": ms.float16, "bf16": ms.bfloat16, "fp32": ms.float32}
-
 
 @contextmanager
 def _pynative_mode() -> Iterator[None]:
@@ -336,12 +337,6 @@ def _casts_as_in_a_graph(loss: nn.Cell) -> Iterator[None]:
     finally:
         for cell, kind in types:
             cell.mixed_precision_type = kind
-
-
-def _computation_dtype(cell: nn.Cell) -> Any | None:
-    """What `to_float` was told, if anything."""
-    flags = cell.get_flags()
-    return next((dtype for flag, dtype in _DTYPES.items() if flags.get(flag)), None)
 
 
 def _cast_parameters(cell: nn.Cell, dtype: Any) -> dict[str, Tensor]:
@@ -401,11 +396,7 @@ def _is_finite(tensor: Tensor) -> bool:
 def _first_bad(values: Any) -> str:
     """How much of the first tensor that is not finite is not."""
     tensor = next(tensor for tensor in _tensors(values) if not _is_finite(tensor))
-    return f"{_count(_array(tensor))} in {_name_of(tensor.dtype)}"
-
-
-def _name_of(dtype: Any) -> str:
-    return str(dtype).lower()
+    return f"{_count(as_float32(tensor))} in {name_of(tensor.dtype)}"
 
 
 def _count(array: np.ndarray) -> str:
@@ -414,8 +405,6 @@ def _count(array: np.ndarray) -> str:
 
 def _largest_magnitude(values: Any) -> float | None:
     """Of tensors that are all finite; None if there are none."""
-    return max((float(np.abs(_array(x)).max()) for x in _tensors(values) if x.size), default=None)
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    return (tensor.astype(ms.float32) if tensor.dtype == ms.bfloat16 else tensor).asnumpy()
+    return max(
+        (float(np.abs(as_float32(x)).max()) for x in _tensors(values) if x.size), default=None
+    )

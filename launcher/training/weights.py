@@ -41,11 +41,11 @@ def write_parameters(
     )
 
 
-def as_float32(parameter: Any) -> np.ndarray[Any, Any]:
-    """A parameter's value as a numpy array, float32 whatever it is kept in."""
+def as_float32(tensor: Any) -> np.ndarray[Any, Any]:
+    """The value of a parameter or tensor as a numpy array, float32 whatever it is kept in."""
     import mindspore as ms
 
-    return parameter.astype(ms.float32).asnumpy()
+    return tensor.astype(ms.float32).asnumpy()
 
 
 def _file_dtype(parameter: Any, dtype: str | None) -> str:

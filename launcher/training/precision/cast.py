@@ -27,6 +27,11 @@ def dtype_of(name: str) -> Any:
     return getattr(ms, _DTYPES[name])
 
 
+def name_of(dtype: Any) -> str:
+    """`float32` for MindSpore's Float32."""
+    return str(dtype).lower()
+
+
 @dataclass(frozen=True)
 class Policy:
     """The dtypes of a run, as MindSpore's.
@@ -95,9 +100,9 @@ def apply(models: Any, policy: Policy) -> Any:
         The models.
     """
     for name, cell in models.cells().items():
-        is_encoder = name == "vae" or name.startswith("text_encoder")
-        attention = None if is_encoder else policy.attention
-        half = policy.text_encoders if name.startswith("text_encoder") else policy.half
+        is_text_encoder = name.startswith("text_encoder")
+        half = policy.text_encoders if is_text_encoder else policy.half
+        attention = None if is_text_encoder or name == "vae" else policy.attention
         if cell.trainable_params():
             cast_trained(cell, policy.trained, half, attention=attention)
         else:
@@ -150,11 +155,17 @@ def _compute_in(cell: Any, dtype: Any, attention: Any | None, *, trained: bool, 
         attend_in(attention)
     if device.emulates(dtype):
         device.emulate_bf16(cell)
-    elif cast or any(cell.get_flags().get(flag) for flag in ("fp16", "bf16", "fp32")):
+    elif cast or to_float_dtype(cell) is not None:
         cell.to_float(dtype)
     for _, part in cell.cells_and_names():
         part.__dict__.pop(_ATTRIBUTE, None)
-    cell.__dict__[_ATTRIBUTE] = Asked(_name(dtype), _name(attention or dtype), trained)
+    cell.__dict__[_ATTRIBUTE] = Asked(name_of(dtype), name_of(attention or dtype), trained)
+
+
+def to_float_dtype(cell: Any) -> Any | None:
+    """What `to_float` was told on a cell, if anything."""
+    flags = cell.get_flags()
+    return next((dtype_of(flag) for flag in ("fp16", "bf16", "fp32") if flags.get(flag)), None)
 
 
 def activation_dtype(cell: Any) -> Any:
@@ -166,7 +177,3 @@ def activation_dtype(cell: Any) -> Any:
 
     dtype = next(iter(cell.get_parameters())).dtype
     return ms.float32 if device.emulates(dtype) else dtype
-
-
-def _name(dtype: Any) -> str:
-    return str(dtype).lower()

@@ -12,6 +12,7 @@ instance the first one's scope), so operators are told by the parameters that th
 from __future__ import annotations
 
 import math
+import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -231,8 +232,7 @@ class _Graph:
         if kind == "Sub":
             scaled, difference = operands[:2]
             return (
-                self.type(scaled) in ("Mul", "Muls")
-                and any(self._number(operand) == _SPLITTER for operand in self.operands(scaled))
+                self._is_scaled(scaled)
                 and self.type(difference) == "Sub"
                 and self.operands(difference)[0] == scaled
             )
@@ -257,8 +257,6 @@ class _Graph:
         if attribute.type == attribute.TENSORS or attribute.tensors:
             tensor = attribute.tensors[0] if attribute.tensors else attribute.t
             if tensor.data_type == 1 and len(tensor.raw_data) == 4:
-                import struct
-
                 return float(struct.unpack("<f", tensor.raw_data)[0])
         return None
 
@@ -280,24 +278,16 @@ class _Graph:
         """The parameter that a value is, cast, rounded or moved."""
         while name not in self.parameters:
             kind, operands = self.type(name), self.operands(name)
-            if kind in ("Sub", "Mul", "Muls") and self.emulated:  # part of a rounding, or not
-                if kind == "Sub" and not (self._is_rounded(name) or self._is_difference(name)):
-                    return None
-                if kind != "Sub" and _SPLITTER not in map(self._number, operands):
-                    return None
-            elif kind != "Cast" and kind not in _MOVES:
-                return None
-            if not operands:
+            is_rounding = self.emulated and self._is_scaled(operands[0] if kind == "Sub" else name)
+            if not operands or not (is_rounding or kind == "Cast" or kind in _MOVES):
                 return None
             name = operands[0]
         return self.parameters[name]
 
-    def _is_difference(self, name: str) -> bool:
-        """Whether this is the `s - x` of a rounding."""
-        scaled = self.operands(name)[0]
-        return self.type(scaled) in ("Mul", "Muls") and _SPLITTER in map(
-            self._number, self.operands(scaled)
-        )
+    def _is_scaled(self, name: str) -> bool:
+        """Whether this is the `s` of a rounding."""
+        operands = self.operands(name)
+        return self.type(name) in ("Mul", "Muls") and _SPLITTER in map(self._number, operands)
 
     # ---------------------------------------------------------------------------------------
     # Operations

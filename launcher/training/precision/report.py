@@ -18,7 +18,7 @@ from typing import Any
 
 from launcher.training import device
 from launcher.training.optimizers import HALF_PRECISION_PARAMETERS
-from launcher.training.precision.cast import Asked, asked, dtype_of
+from launcher.training.precision.cast import Asked, asked, dtype_of, name_of
 from launcher.training.precision.graph import (
     EMULATED,
     KINDS,
@@ -309,7 +309,7 @@ def _expected(operation: Operation, asked: Asked | None, emulated: bool) -> str 
 def _sizes(parameters: Iterable[Any]) -> dict[str, tuple[int, int]]:
     sizes: dict[str, tuple[int, int]] = {}
     for parameter in parameters:
-        dtype = str(parameter.dtype).lower()
+        dtype = name_of(parameter.dtype)
         count, size = sizes.get(dtype, (0, 0))
         sizes[dtype] = count + parameter.size, size + parameter.nbytes
     return sizes
