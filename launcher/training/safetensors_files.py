@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,6 +89,66 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, TensorInfo]:
     return tensors
 
 
+def read_tensors(
+    path: str | os.PathLike[str], names: Collection[str]
+) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
+    """Read some of a file's tensors, one at a time, in the order of the file.
+
+    Read, not mapped: the pages of a map stay in the process's memory beside what is made of them.
+
+    Args:
+        path: a file that `read_header` has found to be whole.
+        names: which tensors; those that the file does not hold are left out.
+
+    Yields:
+        Name and array, in its own dtype (`ml_dtypes` has those that numpy lacks).
+
+    Raises:
+        UserError: as `read_header`, or the file can no longer be read.
+    """
+    import numpy as np
+
+    path = Path(path)
+    header, start, _ = _read_json(path)
+    entries = {name: header[name] for name in header if name in names}
+    try:
+        with path.open("rb", buffering=0) as file:
+            for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
+                array = np.empty(entry["shape"], numpy_dtype(entry["dtype"]))
+                rest = array.reshape(-1).view(np.uint8).data
+                file.seek(start + entry["data_offsets"][0])
+                while rest and (count := file.readinto(rest)):
+                    rest = rest[count:]
+                if rest:
+                    raise UserError(f"{path} became shorter while it was read. {_AGAIN}")
+                yield name, array
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """The numpy dtype of one of the format's names.
+
+    Raises:
+        UserError: there is none.
+    """
+    import ml_dtypes
+    import numpy as np
+
+    kinds = {"F": "f", "I": "i", "U": "u"}
+    others = {
+        "BF16": ml_dtypes.bfloat16,
+        "F8_E4M3": ml_dtypes.float8_e4m3fn,
+        "F8_E5M2": ml_dtypes.float8_e5m2,
+        "BOOL": np.bool_,
+    }
+    if name in others:
+        return np.dtype(others[name])
+    if name in _BYTES:
+        return np.dtype(f"<{kinds[name[0]]}{_BYTES[name]}")
+    raise UserError(f"tensors of dtype {name} cannot be read; convert the file to BF16 or F32.")
+
+
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     """The strings in the header that are no tensors, such as `{"format": "pt"}`.
 
@@ -154,6 +214,26 @@ def write(
         data_of: returns the array for a name, of exactly that shape and element size.
         metadata: strings for the header, such as `{"format": "pt"}`.
     """
+    with open(path, "wb") as file:
+        file.write(header_bytes(tensors, metadata))
+        for name, info in tensors.items():
+            array = data_of(name)
+            assert array.shape == info.shape, (name, array.shape, info)
+            assert array.dtype.itemsize == _BYTES[info.dtype], (name, array.dtype, info)
+            file.write(array.tobytes())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def header_bytes(
+    tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str] | None = None
+) -> bytes:
+    """What a file begins with, up to the data: the tensors follow one another in this order.
+
+    Args:
+        tensors: dtype and shape by name.
+        metadata: strings for the header.
+    """
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     position = 0
     for name, info in tensors.items():
@@ -166,13 +246,4 @@ def write(
         position = end
     raw = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     raw += b" " * (-len(raw) % 8)  # the data starts at a multiple of eight, as the format asks
-    with open(path, "wb") as file:
-        file.write(len(raw).to_bytes(8, "little"))
-        file.write(raw)
-        for name, info in tensors.items():
-            array = data_of(name)
-            assert array.shape == info.shape, (name, array.shape, info)
-            assert array.dtype.itemsize == _BYTES[info.dtype], (name, array.dtype, info)
-            file.write(array.tobytes())
-        file.flush()
-        os.fsync(file.fileno())
+    return len(raw).to_bytes(8, "little") + raw
