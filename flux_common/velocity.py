@@ -12,7 +12,7 @@ from typing import Any
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from flux_common.latents import image_ids, text_ids
+from flux_common.latents import text_ids
 
 
 def add_noise(latents: Tensor, noise: Tensor, sigmas: Tensor) -> Tensor:
@@ -34,19 +34,15 @@ class NetworkCall(nn.Cell):
     given to it, so that they stay parts of the loss cell that owns them.
 
     Args:
-        size: (height, width) of the packed latents: a sixteenth of the image's.
         text_length: T5 tokens per caption.
         guidance_scale: what a guidance-distilled model is told.
         dtype: the inputs are cast to it. A network that computes in another one (`to_float`)
             casts them itself.
     """
 
-    def __init__(
-        self, *, size: tuple[int, int], text_length: int, guidance_scale: float, dtype: Any
-    ) -> None:
+    def __init__(self, *, text_length: int, guidance_scale: float, dtype: Any) -> None:
         super().__init__()
         self.dtype = dtype
-        self.image_ids = Tensor(image_ids(*size))
         self.text_ids = Tensor(text_ids(text_length))
         self.guidance = Tensor([guidance_scale], ms.float32)
 
@@ -58,6 +54,7 @@ class NetworkCall(nn.Cell):
         timesteps: Tensor,
         prompt_embeds: Tensor,
         pooled_prompt_embeds: Tensor,
+        image_ids: Tensor,
         **conditions: Any,
     ) -> Any:
         """The network's outputs, a tuple.
@@ -69,6 +66,8 @@ class NetworkCall(nn.Cell):
             timesteps: float32 `[B]`, in 0..1000.
             prompt_embeds: `[B, T, joint_attention_dim]`, from T5.
             pooled_prompt_embeds: `[B, pooled_projection_dim]`, from CLIP.
+            image_ids: float32 `[L, 3]`, see `flux_common.latents.image_ids`. An input, so that a
+                graph serves all images of as many tokens, whatever their shape.
             conditions: what only this network takes, in the dtype it computes in.
         """
         guidance = ops.tile(self.guidance, (hidden_states.shape[0],)) if takes_guidance else None
@@ -79,7 +78,7 @@ class NetworkCall(nn.Cell):
             pooled_projections=pooled_prompt_embeds.astype(self.dtype),
             encoder_hidden_states=prompt_embeds.astype(self.dtype),
             txt_ids=self.text_ids,
-            img_ids=self.image_ids,
+            img_ids=image_ids,
             return_dict=False,
             **conditions,
         )

@@ -21,7 +21,7 @@ class FluxControlNetLoss(nn.Cell):
     Args:
         controlnet: a `FluxControlNetModel`; None: the transformer runs by itself.
         transformer: a `FluxTransformer2DModel`; also where it is frozen, gradients pass through it.
-        inputs: `size`, `text_length` and `guidance_scale`, see `flux_common.velocity.NetworkCall`.
+        inputs: `text_length` and `guidance_scale`, see `flux_common.velocity.NetworkCall`.
 
     The networks' inputs are in `precision.activation_dtype` of the transformer.
     """
@@ -46,6 +46,7 @@ class FluxControlNetLoss(nn.Cell):
         weights: Tensor,
         prompt_embeds: Tensor,
         pooled_prompt_embeds: Tensor,
+        image_ids: Tensor,
     ) -> Tensor:
         """The loss of a micro-batch.
 
@@ -56,13 +57,14 @@ class FluxControlNetLoss(nn.Cell):
             weights: float32 `[B]`, of the samples' squared errors.
             prompt_embeds: `[B, T, joint_attention_dim]`, from T5.
             pooled_prompt_embeds: `[B, pooled_projection_dim]`, from CLIP.
+            image_ids: float32 `[L, 3]`, the tokens' positions.
 
         Returns:
             float32 scalar.
         """
         noisy = add_noise(latents, noise, sigmas)
         prediction = self.predict(
-            noisy, control_latents, timesteps, prompt_embeds, pooled_prompt_embeds
+            noisy, control_latents, timesteps, prompt_embeds, pooled_prompt_embeds, image_ids
         )
         return self.error(prediction, latents, noise, weights)
 
@@ -77,6 +79,7 @@ class FluxControlNetLoss(nn.Cell):
         timesteps: Tensor,
         prompt_embeds: Tensor,
         pooled_prompt_embeds: Tensor,
+        image_ids: Tensor,
     ) -> Tensor:
         """The velocity `[B, L, C]`; with `control_latents` None, the base model's own."""
         samples, single_samples = None, None
@@ -88,6 +91,7 @@ class FluxControlNetLoss(nn.Cell):
                 timesteps,
                 prompt_embeds,
                 pooled_prompt_embeds,
+                image_ids,
                 controlnet_cond=control_latents.astype(self.dtype),
             )
         return self.network_call(
@@ -97,6 +101,7 @@ class FluxControlNetLoss(nn.Cell):
             timesteps,
             prompt_embeds,
             pooled_prompt_embeds,
+            image_ids,
             controlnet_block_samples=samples,
             controlnet_single_block_samples=single_samples,
         )[0]

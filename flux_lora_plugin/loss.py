@@ -16,7 +16,7 @@ class FluxLoraLoss(nn.Cell):
     Args:
         transformer: a `FluxTransformer2DModel` with adapters.
         text_encoder: a `CLIPTextModel` with adapters; None: its output is given.
-        inputs: `size`, `text_length` and `guidance_scale`, see `flux_common.velocity.NetworkCall`.
+        inputs: `text_length` and `guidance_scale`, see `flux_common.velocity.NetworkCall`.
 
     The networks' inputs are in `precision.activation_dtype` of the transformer.
     """
@@ -38,6 +38,7 @@ class FluxLoraLoss(nn.Cell):
         weights: Tensor,
         prompt_embeds: Tensor,
         text: Tensor,
+        image_ids: Tensor,
     ) -> Tensor:
         """The loss of a micro-batch, a float32 scalar.
 
@@ -47,21 +48,27 @@ class FluxLoraLoss(nn.Cell):
             prompt_embeds: `[B, T, joint_attention_dim]`, from T5.
             text: int32 `[B, 77]`, CLIP's token ids; without text encoder its pooled output,
                 `[B, pooled_projection_dim]`.
+            image_ids: float32 `[L, 3]`, the tokens' positions.
         """
         noisy = add_noise(latents, noise, sigmas)
-        prediction = self.predict(noisy, timesteps, prompt_embeds, text)
+        prediction = self.predict(noisy, timesteps, prompt_embeds, text, image_ids)
         return self.error(prediction, latents, noise, weights)
 
-    def error(self, prediction: Tensor, latents: Tensor, noise: Tensor, weights: Tensor) -> Tensor:
-        """float32 scalar: how far the prediction is off. A subclass may measure it otherwise."""
-        return weighted_error(prediction, latents, noise, weights)
-
     def predict(
-        self, noisy: Tensor, timesteps: Tensor, prompt_embeds: Tensor, text: Tensor
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        prompt_embeds: Tensor,
+        text: Tensor,
+        image_ids: Tensor,
     ) -> Tensor:
         """The velocity `[B, L, C]`."""
         pooled = text
         if self.trains_text_encoder:
             pooled = self.text_encoder(text, output_hidden_states=False, return_dict=False)[1]
-        network, guided = self.transformer, self.takes_guidance
-        return self.network_call(network, guided, noisy, timesteps, prompt_embeds, pooled)[0]
+        network, guided, texts = self.transformer, self.takes_guidance, (prompt_embeds, pooled)
+        return self.network_call(network, guided, noisy, timesteps, *texts, image_ids)[0]
+
+    def error(self, prediction: Tensor, latents: Tensor, noise: Tensor, weights: Tensor) -> Tensor:
+        """float32 scalar: how far the prediction is off. A subclass may measure it otherwise."""
+        return weighted_error(prediction, latents, noise, weights)

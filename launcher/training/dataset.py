@@ -8,18 +8,30 @@ data.captions(0), data.image(0, "image")    # ("deep sky blue circle ...",), uin
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from launcher.training.errors import UserError
-from launcher.training.images import MissingImageError, check_image, load_rgb, same_aspect
+from launcher.training.images import (
+    MissingImageError,
+    check_image,
+    image_size,
+    load_rgb,
+    same_aspect,
+)
 from launcher.training.tables import Problems, Table, find_column, kind_of, open_table
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from launcher.training.digests import Digest
     from launcher.training.images import Array, ImageSource
+
+T = TypeVar("T")
 
 __all__ = ["ImageText", "ImageTextTable", "Table", "open_table"]
 
@@ -68,6 +80,7 @@ class ImageTextTable:
         self.default_caption = default_caption
         columns = [*image_columns, *([] if caption_column is None else [caption_column])]
         self._stored_as = {column: find_column(table, column) for column in columns}
+        self._sizes: np.ndarray | None = None  # as `sizes` returns them; 0 0: not known yet
 
     def __len__(self) -> int:
         return len(self.table)
@@ -93,13 +106,54 @@ class ImageTextTable:
 
     def image(self, row: int, column: str) -> Array:
         """An image of a row: uint8 `[H, W, 3]`, upright, in the size it is stored in."""
-        row = self._checked(row)
+        return self._read(load_rgb, self._checked(row), column)
+
+    def digest(self, row: int, column: str, of_file: Digest) -> bytes:
+        """The SHA-256 digest of an image as it is stored, undecoded.
+
+        Args:
+            of_file: digest of a file, such as `launcher.training.digests.of_file`.
+        """
+
+        def digest(source: ImageSource) -> bytes:
+            if isinstance(source, bytes):
+                return hashlib.sha256(source).digest()
+            assert isinstance(source, Path), "what `_image_source` returns"
+            try:
+                return of_file(source)
+            except OSError as error:
+                raise ValueError(f"it cannot be read: {error.strerror or error}") from error
+
+        return self._read(digest, self._checked(row), column)
+
+    def sizes(self) -> np.ndarray:
+        """Heights and widths of the first image column, upright, as stored: uint32 `[N, 2]`.
+
+        Those that `check` came by are remembered, others are read from the images' headers.
+        UserError if an image cannot be used; names the row.
+        """
+        import numpy as np
+
+        known = self._known_sizes()
+        for row in np.flatnonzero(known[:, 0] == 0):
+            known[row] = self._read(image_size, int(row), self.image_columns[0])
+        return known
+
+    def _known_sizes(self) -> np.ndarray:
+        import numpy as np
+
+        if self._sizes is None:
+            self._sizes = np.zeros((len(self), 2), np.uint32)
+        return self._sizes
+
+    def _read(self, read: Callable[[ImageSource], T], row: int, column: str) -> T:
+        """Apply a function of `launcher.training.images`; its ValueError becomes a UserError."""
         try:
             source, name = self._source(row, column)
         except ValueError as error:
             raise UserError(f"{self.place(row)}, column {column!r}: {error}.") from error
         try:
-            return load_rgb(source)
+            return read(source)
         except ValueError as error:
             raise UserError(
                 f"{self.place(row)}, column {column!r}: {name} cannot be used: {error}."
@@ -151,6 +205,8 @@ class ImageTextTable:
                 found.append(
                     (kind, f"{where}, column {column!r}: {name}{': ' if name else ''}{error}")
                 )
+        if self.image_columns[0] in sizes:
+            self._known_sizes()[row] = sizes[self.image_columns[0]]
         if len(sizes) == len(self.image_columns) and (problem := self._aspect_problem(sizes)):
             found.append(("row whose images differ in aspect ratio", f"{where}: {problem}"))
         return found

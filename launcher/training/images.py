@@ -38,6 +38,7 @@ BLUR_SIGMA = 1 / 64
 ASPECT_TOLERANCE = 0.01
 
 _EXIF_ORIENTATION = 0x0112
+_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _SIDEWAYS = (5, 6, 7, 8)  # the EXIF orientations that swap height and width
 _JPEG_END = b"\xff\xd9"
 # What Pillow raises for data that is not an image or only part of one.
@@ -85,17 +86,35 @@ def check_image(source: ImageSource) -> tuple[int, int]:
     Raises:
         ValueError: as `load_rgb`.
     """
-    from PIL import Image
-
     with _open(source) as image, _reasons():
-        width, height = image.size
-        # Not image.getexif(): for PNG that decodes the pixels first.
-        if Image.Image.getexif(image).get(_EXIF_ORIENTATION) in _SIDEWAYS:
-            width, height = height, width
+        size = _upright_size(image)
         if _passes_cheap_test(image):
-            return height, width
+            return size
     decoded = load_rgb(source)
     return decoded.shape[0], decoded.shape[1]
+
+
+def image_size(source: ImageSource) -> tuple[int, int]:
+    """Height and width of the upright image, from its header alone.
+
+    Raises:
+        ValueError: as `load_rgb`, as far as the header shows it.
+    """
+    with _open(source) as image, _reasons():
+        return _upright_size(image)
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    from PIL import Image
+
+    width, height = image.size
+    if image.format == "TIFF":  # its size may or may not be turned already: as stored, by its tags
+        tags = image.tag_v2
+        width, height = tags[_TIFF_WIDTH], tags[_TIFF_HEIGHT]
+    # Not image.getexif(): for PNG that decodes the pixels first.
+    if Image.Image.getexif(image).get(_EXIF_ORIENTATION) in _SIDEWAYS:
+        width, height = height, width
+    return height, width
 
 
 def _passes_cheap_test(image: Image.Image) -> bool:

@@ -181,3 +181,36 @@ def test_images_of_different_size_but_one_shape_are_accepted(make, tmp_path):
     (tmp_path / "mask0.png").write_bytes(png(height=16, width=16)[0])
     table.check()
     assert [image.shape for image in table[0].images] == [(8, 8, 3), (16, 16, 3)]
+
+
+def test_sizes_are_those_that_the_check_came_by(make, tmp_path, monkeypatch):
+    for number, (height, width) in ((2, (8, 16)), (5, (24, 8))):
+        for kind in ("image", "mask"):
+            (tmp_path / f"other-{kind}{number}.png").write_bytes(png(height, width)[0])
+    changes = {n: {k: f"other-{k}{n}.png" for k in ("image", "mask")} for n in (2, 5)}
+    expected = [(8, 8), (8, 8), (8, 16), (8, 8), (8, 8), (24, 8), (8, 8), (8, 8)]
+
+    table = make(changes)
+    np.testing.assert_array_equal(table.sizes(), expected)  # without a check
+    assert table.sizes().dtype == np.uint32
+
+    table = make(changes)
+    table.check()
+    monkeypatch.setattr("launcher.training.dataset.image_size", lambda source: pytest.fail("read"))
+    np.testing.assert_array_equal(table.sizes(), expected)
+
+    table = make(changes)
+    table.check([1, 2])
+    read = []
+    monkeypatch.setattr(
+        "launcher.training.dataset.image_size", lambda source: read.append(source.name) or (1, 2)
+    )
+    assert table.sizes()[[0, 1, 2]].tolist() == [[1, 2], [8, 8], [8, 16]]
+    assert read == [changes.get(n, {}).get("image", f"image{n}.png") for n in (0, 3, 4, 5, 6, 7)]
+
+
+def test_an_image_without_a_size_is_named(make, tmp_path):
+    table = make()
+    (tmp_path / "image6.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"row 6 \(line 7\).*'image'.*image6.png cannot be used"):
+        table.sizes()

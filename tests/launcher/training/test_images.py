@@ -16,6 +16,7 @@ from launcher.training.images import (
     check_image,
     gray,
     height_and_width,
+    image_size,
     load_rgb,
     resize_and_crop,
     same_aspect,
@@ -58,7 +59,7 @@ def test_exif_orientation_is_applied(orientation, turned, format):
     data = encoded(Image.fromarray(pixels), format, exif=exif)
     upright = np.rot90(pixels, turned)
     np.testing.assert_array_equal(load_rgb(data), upright)
-    assert check_image(data) == upright.shape[:2]
+    assert check_image(data) == image_size(data) == upright.shape[:2]
 
 
 def test_exif_orientation_of_a_jpeg():
@@ -68,7 +69,7 @@ def test_exif_orientation_of_a_jpeg():
     exif[0x0112] = 6
     data = encoded(Image.fromarray(pixels), "JPEG", exif=exif)
     upright = load_rgb(data)
-    assert check_image(data) == upright.shape[:2] == (48, 32)
+    assert check_image(data) == image_size(data) == upright.shape[:2] == (48, 32)
     assert (upright[:8] > 250).all() and (upright[8:] < 5).all()  # ... is the upright top
 
 
@@ -141,6 +142,11 @@ def test_truncated_images_are_found(read, format):
             read(data[:part])
 
 
+def test_the_size_is_read_from_the_header_alone():
+    data = encoded(Image.fromarray(noise(64, 48)))
+    assert image_size(data[: len(data) // 10]) == (64, 48)
+
+
 def test_damage_inside_a_png_is_found_without_decoding():
     data = bytearray(encoded(Image.fromarray(noise(64, 64))))
     data[len(data) // 2] ^= 1
@@ -156,7 +162,7 @@ def test_a_jpeg_with_something_after_its_end_is_fine():
 
 def test_what_is_no_image_says_why(tmp_path):
     (tmp_path / "empty.png").touch()
-    for read in (load_rgb, check_image):
+    for read in (load_rgb, check_image, image_size):
         with pytest.raises(ValueError, match="empty"):
             read(tmp_path / "empty.png")
         with pytest.raises(ValueError, match="empty"):
