@@ -277,11 +277,12 @@ def train(models: Any, optimizer: Any, *, loss_scaling: bool) -> None:
     """Two steps on one sample of random numbers."""
     import numpy as np
 
+    from flux_common.latents import image_ids
     from flux_controlnet_plugin.loss import FluxControlNetLoss
     from launcher.training.random import generator
     from launcher.training.step import TrainStep, dynamic_loss_scaler
 
-    inputs = dict(size=IMAGE, text_length=TEXT, guidance_scale=3.5)
+    inputs = dict(text_length=TEXT, guidance_scale=3.5)
     step = TrainStep(
         FluxControlNetLoss(models["controlnet"], models["transformer"], **inputs),
         optimizer,
@@ -301,7 +302,7 @@ def train(models: Any, optimizer: Any, *, loss_scaling: bool) -> None:
     pooled_prompt_embeds = normal(config.pooled_projection_dim)
     micro_batch = (
         latents, control_latents, noise, sigmas, timesteps, weights, prompt_embeds,
-        pooled_prompt_embeds,
+        pooled_prompt_embeds, image_ids(*IMAGE),
     )  # fmt: skip
     for _ in range(STEPS):
         loss, _, applied = step([micro_batch], 1e-5)

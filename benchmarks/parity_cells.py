@@ -24,11 +24,11 @@ class Predict(nn.Cell):
         self.with_controlnet = with_controlnet
 
     def construct(
-        self, latents, control_latents, noise, sigmas, timesteps, weights, embeds, pooled
+        self, latents, control_latents, noise, sigmas, timesteps, weights, embeds, pooled, ids
     ) -> Tensor:
         noisy = add_noise(latents, noise, sigmas)
         control = control_latents if self.with_controlnet else None
-        return self.loss.predict(noisy, control, timesteps, embeds, pooled).astype(ms.float32)
+        return self.loss.predict(noisy, control, timesteps, embeds, pooled, ids).astype(ms.float32)
 
 
 class PredictWithAdapters(nn.Cell):
@@ -38,6 +38,6 @@ class PredictWithAdapters(nn.Cell):
         super().__init__(auto_prefix=False)
         self.loss = loss
 
-    def construct(self, latents, noise, sigmas, timesteps, weights, embeds, text) -> Tensor:
+    def construct(self, latents, noise, sigmas, timesteps, weights, embeds, text, ids) -> Tensor:
         noisy = add_noise(latents, noise, sigmas)
-        return self.loss.predict(noisy, timesteps, embeds, text).astype(ms.float32)
+        return self.loss.predict(noisy, timesteps, embeds, text, ids).astype(ms.float32)

@@ -74,6 +74,8 @@ class Case(ABC):
     fresh_equals_base: str
 
     def __init__(self, reference_dir: Path, folder: Path, meta: Mapping[str, Any]) -> None:
+        from flux_common.latents import image_ids
+
         self.reference_dir = reference_dir
         self.folder = folder
         self.meta = meta
@@ -81,10 +83,10 @@ class Case(ABC):
         self.batch = load_file(reference_dir / "fixed_batch.safetensors")
         self.encoders = Encoders(self.pipeline)
         height, width = self.batch["pixel_values"].shape[-2:]
+        self.image_ids = image_ids(height // 16, width // 16)
         #: Arguments of the loss cell. Networks without guidance embedding are told no guidance,
         #: whatever this is.
         self.sizes = dict(
-            size=(height // 16, width // 16),
             text_length=self.batch["prompt_embeds"].shape[1],
             guidance_scale=float(self.batch["guidance"][0]) if "guidance" in self.batch else 1.0,
         )

@@ -52,6 +52,7 @@ class ControlNetCase(Case):
             batch["u"],
             batch["prompt_embeds"],
             batch["pooled_prompt_embeds"],
+            self.image_ids,
         )
 
     def predict(self, loss: Any, inputs: Sequence[Any], base: bool = False) -> np.ndarray:
@@ -93,6 +94,7 @@ class ControlNetCase(Case):
                 recorded["u"][number],
                 recorded["images_prompt_embeds"][samples],
                 recorded["images_pooled_prompt_embeds"][samples],
+                self.image_ids,
             )
             value, _, _ = step([inputs], LEARNING_RATE)
             losses.append(abs(value - self.meta["losses_steps20"][number]))

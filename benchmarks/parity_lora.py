@@ -65,6 +65,7 @@ class LoraCase(Case):
             batch["clip_input_ids"].astype(np.int32)
             if self.section.train_text_encoder
             else batch["pooled_prompt_embeds"],
+            self.image_ids,
         )
 
     def predict(self, loss: Any, inputs: Sequence[Any], base: bool = False) -> np.ndarray:

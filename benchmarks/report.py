@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 TINY_FLUX = str(Path(__file__).resolve().parent.parent / "examples" / "quickstart" / "tiny-flux")
-BATCH, TOKENS, TEXT = 4, 16, 512  # 64 x 64 pixels, as the quickstart has them
+BATCH, SIDE, TEXT = 4, 4, 512  # 64 x 64 pixels, as the quickstart has them
 REPEATS = 5
 
 
@@ -53,7 +53,7 @@ def measure(mixed_precision: str) -> tuple[float, float]:
     freeze([transformer])
     models = Models(transformer=transformer, controlnet=controlnet)
     precision.apply(models, precision.Policy.of(mixed_precision))
-    sizes = dict(size=(4, 4), text_length=TEXT, guidance_scale=3.5)
+    sizes = dict(text_length=TEXT, guidance_scale=3.5)
     loss = FluxControlNetLoss(controlnet, transformer, **sizes)
     optimizer = AdamW(list(controlnet.trainable_params()))
     scaler = dynamic_loss_scaler() if mixed_precision == "fp16" else None
@@ -77,12 +77,16 @@ def measure(mixed_precision: str) -> tuple[float, float]:
 
 def micro_batch(config: object) -> list[np.ndarray]:
     """Arrays of the quickstart's shapes."""
+    from flux_common.latents import image_ids
+
     rng = np.random.default_rng(0)
-    latents = [rng.standard_normal((BATCH, TOKENS, 64), dtype=np.float32) for _ in range(3)]
+    latents = [rng.standard_normal((BATCH, SIDE * SIDE, 64), dtype=np.float32) for _ in range(3)]
     sigmas = rng.random(BATCH, dtype=np.float32)
     prompt_embeds = rng.standard_normal((BATCH, TEXT, config.joint_attention_dim), dtype=np.float32)
     pooled = rng.standard_normal((BATCH, config.pooled_projection_dim), dtype=np.float32)
-    return [*latents, sigmas, 1000 * sigmas, np.ones(BATCH, np.float32), prompt_embeds, pooled]
+    weights = np.ones(BATCH, np.float32)
+    ids = image_ids(SIDE, SIDE)
+    return [*latents, sigmas, 1000 * sigmas, weights, prompt_embeds, pooled, ids]
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ def prepare() -> tuple[Callable[[int], float], dict[str, Any]]:
     import mindspore as ms
     from safetensors.numpy import load_file
 
+    from flux_common.latents import image_ids
     from flux_common.loading import load_transformer
     from flux_controlnet_plugin.controlnet import controlnet_from_transformer
     from flux_controlnet_plugin.loss import FluxControlNetLoss
@@ -44,7 +45,6 @@ def prepare() -> tuple[Callable[[int], float], dict[str, Any]]:
     loss = FluxControlNetLoss(
         controlnet,
         transformer,
-        size=tuple(arrays["size"].tolist()),
         text_length=arrays["prompt_embeds"].shape[2],
         guidance_scale=float(arrays["guidance_scale"]),
     )
@@ -52,9 +52,12 @@ def prepare() -> tuple[Callable[[int], float], dict[str, Any]]:
     train_step = TrainStep(loss, AdamW(parameters), max_grad_norm=1.0)
     learning_rate = float(arrays["learning_rate"])
 
+    ids = image_ids(*arrays["size"].tolist())
+
     def step(number: int) -> float:
         row = number % len(arrays["latents"])
-        return train_step([[arrays[name][row] for name in names]], learning_rate)[0]
+        micro_batch = [*(arrays[name][row] for name in names), ids]
+        return train_step([micro_batch], learning_rate)[0]
 
     return step, {
         "versions": f"mindspore {ms.__version__}, mindone {mindone.__version__}",

@@ -13,8 +13,9 @@ import yaml
 
 from hooks import PROJECT_NAME, hookimpl, specs
 from hooks.types import Batch, Config, Dist, StepOutput, TrainState
-from launcher.training import device, errors, freeze, precision
+from launcher.training import device, errors, freeze, precision, weights
 from launcher.training.cache import MemoryCache
+from launcher.training.encodings import NoEncodings
 from launcher.training.optim import AdamW
 from launcher.training.random import StepDraws
 from launcher.training.sampler import Sampler
@@ -27,6 +28,7 @@ PRECISION = dict(mixed_precision="no", text_encoders="fp32", trainable_params="f
 class Defaults:  # what a recipe may leave to the launcher
     prepare_data = hookimpl(lambda self, dataset: dataset)
     apply_precision = hookimpl(lambda self, models: precision.apply(models, precision.Policy.of()))
+    plan_encodings = hookimpl(lambda self: NoEncodings())
     precompute = hookimpl(lambda self, cache: cache)
     build_optimizer = hookimpl(lambda self, parameters: AdamW(parameters))
     train_step = hookimpl(lambda self, state, batch: state.compiled_step(batch, RATE))
@@ -50,14 +52,17 @@ def run(recipe: str, file: str, output_dir: Path, steps: int) -> list[float]:
     device.set_up("auto", 0, "graph")
     output_dir.mkdir(parents=True)
     dataset = hook.prepare_data(config=config, dataset=dataset, say=print)
-    models = hook.build_models(config=config, stage="precompute")
-    freeze.freeze(models.cells().values())
-    models = hook.apply_precision(config=config, models=models)
-    cache = hook.precompute(config=config, models=models, dataset=dataset, cache=MemoryCache())
+    encoders = hook.build_models(config=config, stage="precompute")
+    freeze.freeze(encoders.cells().values())
+    encoders = hook.apply_precision(config=config, models=encoders)
     models = hook.build_models(config=config, stage="train")
     models = hook.configure_trainable(config=config, models=models)
     models = hook.apply_precision(config=config, models=models)
-    collate = hook.build_collate_fn(config=config, models=models, dataset=dataset, cache=cache)
+    common = dict(config=config, dataset=dataset)
+    plan = hook.plan_encodings(models=encoders, networks=models, **common)
+    weights.load([*encoders.cells().values(), *models.cells().values()])
+    cache = hook.precompute(models=encoders, encodings=plan, cache=MemoryCache(), **common)
+    collate = hook.build_collate_fn(models=models, encodings=plan, cache=cache, **common)
     loss = hook.build_loss(config=config, models=models)
     optimizer = hook.build_optimizer(config=config, parameters=models.trainable_parameters())
     step = TrainStep(loss, optimizer, max_grad_norm=1.0)

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flux_common.encode import image_key, text_key
+from flux_common.encodings import FluxEncodings
 from flux_common.flow_matching import (
     WeightingScheme,
     loss_weights,
     sample_density,
     timestep_indices,
 )
-from flux_common.latents import normalise, pack, sample_posterior
+from flux_common.latents import image_ids, normalise, pack, sample_posterior
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,16 +55,48 @@ class Timesteps:
         return sigmas, timesteps, loss_weights(sigmas, self.weighting_scheme)
 
 
-def sample_latents(cache: Any, column: str, indices: Sequence[int], draws: Any) -> np.ndarray:
-    """float32 `[B, L, 4C]`: packed latents, drawn from the posterior that the cache holds."""
-    import numpy as np
+class Encoded:
+    """The encodings of a run, read as a step needs them.
 
-    moments = np.stack([cache.get(image_key(column, i))["moments"] for i in indices])
-    _, channels, height, width = moments.shape
-    eps = draws.normal(f"posterior of the {column}", (channels // 2, height, width))
-    vae = cache.get("vae")
-    latents = sample_posterior(moments, eps)
-    return pack(normalise(latents, vae["shift_factor"], vae["scaling_factor"]))
+    Args:
+        cache: holds them.
+        encodings: knows their keys.
+    """
+
+    def __init__(self, cache: Any, encodings: FluxEncodings) -> None:
+        self._cache = cache
+        self._encodings = encodings
+
+    def latents(
+        self, column: str, rows: Sequence[int], draws: Any
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Packed latents, drawn from the images' posteriors.
+
+        Args:
+            column: which of the samples' images.
+            rows: images of one size.
+
+        Returns:
+            float32 `[B, L, 4C]`, and the tokens' positions, float32 `[L, 3]`.
+        """
+        import numpy as np
+
+        entries = [self._cache.get(self._encodings.image(column, row)) for row in rows]
+        moments = np.stack([entry["moments"] for entry in entries]).astype(np.float32)
+        _, channels, height, width = moments.shape
+        eps = draws.normal(f"posterior of the {column}", (channels // 2, height, width))
+        latents = sample_posterior(moments, eps)
+        shift, scale = self._encodings.shift_factor, self._encodings.scaling_factor
+        packed = pack(normalise(latents, np.float32(shift), np.float32(scale)))
+        return packed, image_ids(height // 2, width // 2)
+
+    def texts(self, prompts: Sequence[str]) -> tuple[np.ndarray, ...]:
+        """`[B, ...]` each: `prompt_embeds`, and `pooled_prompt_embeds` or `clip_input_ids`."""
+        import numpy as np
+
+        entries = [self._cache.get(self._encodings.text(prompt)) for prompt in prompts]
+        second = "clip_input_ids" if "clip_input_ids" in entries[0] else "pooled_prompt_embeds"
+        return tuple(np.stack([entry[n] for entry in entries]) for n in ("prompt_embeds", second))
 
 
 def draw_prompts(
@@ -81,12 +113,3 @@ def draw_prompts(
         texts = captions(index)
         prompts.append("" if empty[row] else texts[int(choice[row] * len(texts))])
     return prompts
-
-
-def encodings(cache: Any, prompts: Sequence[str]) -> tuple[np.ndarray, ...]:
-    """What `flux_common.encode.encode_captions` kept, `[B, ...]` each: `prompt_embeds`, and
-    `pooled_prompt_embeds` or `clip_input_ids`."""
-    import numpy as np
-
-    entries = [cache.get(text_key(prompt)) for prompt in prompts]
-    return tuple(np.stack([entry[name] for entry in entries]) for name in entries[0])

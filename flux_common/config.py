@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from flux_common.flow_matching import WeightingScheme
+from launcher.training.buckets import problems as bucket_problems
+from launcher.training.cache.options import CacheOptions
 from launcher.training.options import option
+
+#: Heights and widths are multiples of it: the VAE reduces by 8, and packing by 2.
+MULTIPLE = 16
+#: Side of the images where nothing else is asked for.
+DEFAULT_RESOLUTION = 512
 
 
 @dataclass(frozen=True)
@@ -25,7 +32,7 @@ class ModelSection:
 
 
 @dataclass(frozen=True)
-class DataSection:
+class DataSection(CacheOptions):
     """`data`: images and captions."""
 
     #: The options that say where the data are, of which one is given.
@@ -38,26 +45,41 @@ class DataSection:
     jsonl_for_train: str | None = option(
         None, help="JSONL file, one sample a line, with paths relative to the file"
     )
-    cache_dir: str | None = option(None, help="where `datasets` keeps downloads")
     image_column: str = option("image", help="column of the target image")
     caption_column: str = option("text", help="column of the caption, a string or a list")
     max_train_samples: int | None = option(None, ge=1, help="use only the first N samples")
-    resolution: int | list[int] = option(
-        512, help="side of the square images, or [height, width]; multiples of 16"
+    resolution: int | list[int] | None = option(
+        None,
+        help="side of the square images, or [height, width]; multiples of 16; null: 512, unless "
+        "there are buckets",
+    )
+    buckets: list[list[int]] | None = option(
+        None,
+        help="in place of resolution: sizes [[height, width], ...], multiples of 16; each image "
+        "is trained at the one whose aspect ratio is nearest",
     )
     max_sequence_length: int = option(512, ge=1, le=512, help="T5 tokens per caption")
 
     def problems(self) -> Iterable[str]:
         """Checks across options."""
-        sides = [self.resolution] if isinstance(self.resolution, int) else self.resolution
-        if len(sides) not in (1, 2) or (len(sides) == 1 and not isinstance(self.resolution, int)):
+        sides = list(self.sizes[0]) if isinstance(self.resolution, int) else self.resolution
+        if self.buckets is not None:
+            yield from bucket_problems(self.buckets, "data.buckets", MULTIPLE)
+            if self.resolution is not None:
+                yield (
+                    f"data.resolution is {self.resolution} (one size for all images) and "
+                    f"data.buckets is {self.buckets} (several); set one of them to null"
+                )
+        elif sides is None:
+            pass
+        elif len(sides) != 2:
             yield f"data.resolution is {self.resolution}; give one number or [height, width]"
-        elif any(side <= 0 or side % 16 for side in sides):
-            below = [max(16, side // 16 * 16) for side in sides]
+        elif any(side <= 0 or side % MULTIPLE for side in sides):
+            below = [max(MULTIPLE, side // MULTIPLE * MULTIPLE) for side in sides]
             near = below[0] if isinstance(self.resolution, int) else below
             yield (
                 f"data.resolution is {self.resolution}; the VAE and the 2x2 packing need "
-                f"multiples of 16, such as {near}"
+                f"multiples of {MULTIPLE}, such as {near}"
             )
         given = [name for name in self.sources if getattr(self, name) is not None]
         if len(given) != 1:
@@ -73,19 +95,20 @@ class DataSection:
     @property
     def source(self) -> dict[str, Any]:
         """The arguments of `launcher.training.tables.open_table`."""
-        names = (
-            "dataset_name", "dataset_config_name", "jsonl_for_train", "cache_dir",
-            "max_train_samples",
-        )  # fmt: skip
-        return {name: getattr(self, name) for name in names}
+        names = ("dataset_name", "dataset_config_name", "jsonl_for_train", "max_train_samples")
+        cache_dir = None if self.cache_dir is None else str(self.cache_root / "datasets")
+        return {name: getattr(self, name) for name in names} | {"cache_dir": cache_dir}
 
     @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
-        if isinstance(self.resolution, int):
-            return self.resolution, self.resolution
-        height, width = self.resolution
-        return height, width
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """(height, width) in pixels: what images are trained at; several: each at the nearest."""
+        if self.buckets is not None:
+            return tuple((height, width) for height, width in self.buckets)
+        resolution = DEFAULT_RESOLUTION if self.resolution is None else self.resolution
+        if isinstance(resolution, int):
+            return ((resolution, resolution),)
+        height, width = resolution
+        return ((height, width),)
 
 
 @dataclass(frozen=True)
@@ -125,9 +148,7 @@ class LossSection:
 
 def network_inputs(data: DataSection, loss: LossSection) -> dict[str, Any]:
     """The arguments of `flux_common.velocity.NetworkCall` that the configuration settles."""
-    height, width = data.size
     return {
-        "size": (height // 16, width // 16),
         "text_length": data.max_sequence_length,
         "guidance_scale": loss.guidance_scale,
     }

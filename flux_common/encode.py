@@ -1,128 +1,113 @@
 """Encode captions and images once, into a cache.
 
-Keys: `text/<caption>` holds `prompt_embeds` and `pooled_prompt_embeds` (or, where CLIP is
-trained, `clip_input_ids`); `<column>/<sample>` holds `moments`; `vae` holds the shift and scale
-that sampled latents need.
+An entry of kind `text` holds `prompt_embeds [T, d_model]` and `pooled_prompt_embeds [hidden_size]`
+(or, where CLIP is trained, `clip_input_ids [77]`, int32); one of kind `image` holds
+`moments [2C, H/8, W/8]`, mean and log-variance of the posterior, from which every step draws anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+from flux_common.encodings import FluxEncodings, as_rows
 from flux_common.latents import encode_moments
 from flux_common.prompts import encode_clip, encode_t5, tokenize
+from launcher.training import weights
 from launcher.training.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
 
-T = TypeVar("T")
-
-#: Samples encoded together. A constant, so that each encoder compiles one graph.
+#: Inputs encoded together. A constant, so that each encoder compiles one graph.
 BATCH_SIZE = 8
 
 
-def text_key(caption: str) -> str:
-    return f"text/{caption}"
-
-
-def image_key(column: str, index: int) -> str:
-    return f"{column}/{index}"
-
-
-def encode_captions(
-    models: Any, captions: Iterable[str], max_sequence_length: int, cache: Any
-) -> None:
-    """Put the embeddings of every distinct caption into the cache.
+def encode(models: Mapping[str, Any], encodings: FluxEncodings, cache: Any) -> Any:
+    """Make all encodings that the cache does not hold. Returns the cache.
 
     Args:
-        models: holds `tokenizer`, `tokenizer_2`, `text_encoder_2` and perhaps `text_encoder`.
-        captions: may repeat.
-        max_sequence_length: T5 tokens per caption.
-        cache: gains, per caption, float32 `prompt_embeds [T, d_model]` and
-            `pooled_prompt_embeds [hidden_size]`; without `text_encoder`, which then runs in the
-            training step, int32 `clip_input_ids [77]` in the latter's place.
+        models: tokenizers, T5, VAE, and CLIP unless it runs in the training step.
+
+    Raises:
+        UserError: an encoding is not finite, or an image can no longer be read.
     """
+    for model in models.values():
+        weights.require_loaded(model)
+    encode_captions(models, encodings, cache)
+    encode_images(models["vae"], encodings, cache)
+    return cache
+
+
+def encode_captions(models: Mapping[str, Any], encodings: FluxEncodings, cache: Any) -> None:
+    """The embeddings of every distinct caption."""
     import numpy as np
 
-    with_clip = "text_encoder" in models
-    missing = [c for c in dict.fromkeys(captions) if text_key(c) not in cache]
+    captions = encodings.distinct_captions()
+    length = encodings.max_sequence_length
     clip_length = models["tokenizer"].model_max_length
 
-    def encode(batch: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        t5_ids = tokenize(models["tokenizer_2"], batch, max_sequence_length)
+    def describe(position: int) -> str:
+        return f"the caption {captions[position]!r}"
+
+    def make(positions: Sequence[int]) -> dict[str, np.ndarray]:
+        batch = [captions[position] for position in positions]
+        embeds = encode_t5(models["text_encoder_2"], tokenize(models["tokenizer_2"], batch, length))
         clip_ids = tokenize(models["tokenizer"], batch, clip_length)
-        prompt_embeds = encode_t5(models["text_encoder_2"], t5_ids)
-        if not with_clip:
-            return prompt_embeds, clip_ids.astype(np.int32)
-        return prompt_embeds, encode_clip(models["text_encoder"], clip_ids)
+        _require_finite(embeds, "text_encoder_2", positions, describe)
+        embeds = embeds.astype(encodings.text_dtype)
+        _require_finite(embeds, "text_encoder_2", positions, describe)
+        if "text_encoder" not in models:
+            return {"prompt_embeds": embeds, "clip_input_ids": clip_ids.astype(np.int32)}
+        pooled = encode_clip(models["text_encoder"], clip_ids).astype(encodings.text_dtype)
+        _require_finite(pooled, "text_encoder", positions, describe)
+        return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
 
-    names = ("prompt_embeds", "pooled_prompt_embeds" if with_clip else "clip_input_ids")
-    for caption, *arrays in _in_batches(missing, encode):
-        for part, array in zip(("text_encoder_2", "text_encoder"), arrays):
-            _require_finite(array, part, f"the caption {caption!r}")
-        cache.put(text_key(caption), dict(zip(names, arrays, strict=True)))
+    keys = as_rows([encodings.text(caption) for caption in captions])
+    about = _model(models["text_encoder_2"]) | {
+        "tokens": str(length),
+        "dtype": str(encodings.text_dtype),
+    }
+    cache.fill("text", keys, make, describe, batch_size=BATCH_SIZE, about=about)
 
 
-def encode_images(
-    vae: Any,
-    indices: Iterable[int],
-    columns: Sequence[str],
-    images: Callable[[int], Sequence[np.ndarray]],
-    cache: Any,
-) -> None:
-    """Put the posterior moments of images into the cache.
-
-    Args:
-        vae: an `AutoencoderKL`.
-        indices: the samples.
-        columns: names of a sample's images in the cache's keys.
-        images: sample number to its images, one per column, float32 `[3, H, W]` in [-1, 1].
-        cache: gains, per sample and column, float32 `moments [2C, H/8, W/8]`.
-    """
+def encode_images(vae: Any, encodings: FluxEncodings, cache: Any) -> None:
+    """The posterior moments of every distinct image, size by size."""
     import numpy as np
 
-    missing = [i for i in indices if any(image_key(c, i) not in cache for c in columns)]
+    for keys, columns, places in encodings.image_groups():
 
-    def encode(batch: Sequence[int]) -> list[np.ndarray]:
-        samples = [images(i) for i in batch]
-        return [encode_moments(vae, np.stack(column)) for column in zip(*samples, strict=True)]
+        def describe(position: int) -> str:
+            column, row = places[position]  # noqa: B023  (used up within the loop)
+            return f"the {columns[column]} image of row {row}"  # noqa: B023
 
-    for index, *moments in _in_batches(missing, encode):
-        for column, array in zip(columns, moments, strict=True):
-            _require_finite(array, "vae", f"the {column} image of sample {index}")
-            cache.put(image_key(column, index), {"moments": array})
-    cache.put(
-        "vae",
-        {
-            "shift_factor": np.array(vae.config.shift_factor, np.float32),
-            "scaling_factor": np.array(vae.config.scaling_factor, np.float32),
-        },
-    )
+        def make(positions: Sequence[int]) -> dict[str, np.ndarray]:
+            chosen = [(columns[c], int(row)) for c, row in places[list(positions)]]  # noqa: B023
+            pixels = np.stack([encodings.images[column].read(row) for column, row in chosen])
+            moments = encode_moments(vae, pixels).astype(encodings.image_dtype)
+            _require_finite(moments, "vae", positions, describe)
+            return {"moments": moments}
+
+        height, width = encodings.images[columns[places[0][0]]].sizes[places[0][1]]
+        about = _model(vae) | {"size": f"{height}x{width}", "dtype": str(encodings.image_dtype)}
+        cache.fill("image", keys, make, describe, batch_size=BATCH_SIZE, about=about)
 
 
-def _require_finite(array: np.ndarray, part: str, what: str) -> None:
+def _model(part: Any) -> dict[str, str]:
+    """The pipeline that a part was read from."""
+    origin = weights.origin_of(part)
+    return {} if origin is None else {"model": str(origin.files[0].parent.parent)}
+
+
+def _require_finite(array: np.ndarray, part: str, positions: Sequence[int], describe: Any) -> None:
     """Raise UserError if an encoding is of no use."""
     import numpy as np
 
-    if not np.all(np.isfinite(array)):
-        option = "mixed_precision" if part == "vae" else "text_encoders"
-        raise UserError(
-            f"{part} made numbers that are not finite of {what}. In float16 its range is too "
-            f"small, or its weights are damaged: set precision.{option} to another dtype (bf16 "
-            "has float32's range), or look at the weights."
-        )
-
-
-def _in_batches(
-    items: Sequence[T], encode: Callable[[Sequence[T]], Sequence[np.ndarray]]
-) -> Iterator[tuple[Any, ...]]:
-    """Yield (item, its row of every output). The last batch is filled up to the full size."""
-    for start in range(0, len(items), BATCH_SIZE):
-        batch = items[start : start + BATCH_SIZE]
-        full = [*batch, *[batch[-1]] * (BATCH_SIZE - len(batch))]
-        outputs = encode(full)
-        for row, item in enumerate(batch):
-            # A copy, so that an entry does not keep the whole batch in memory.
-            yield (item, *(output[row].copy() for output in outputs))
+    for row, position in zip(array, positions):
+        if not np.isfinite(row.astype(np.float32)).all():
+            option = "mixed_precision" if part == "vae" else "text_encoders"
+            raise UserError(
+                f"{part} made numbers that are not finite of {describe(position)}. In float16 its "
+                f"range is too small, or its weights are damaged: set precision.{option} to "
+                "another dtype (bf16 has float32's range), or look at the weights."
+            )

@@ -6,20 +6,23 @@ loaded from a folder and gets the same checks (`pipeline_folder`). Weights then 
 into the parameters by name, and anything missing, left over or of another shape is an error that
 lists it: mindone's `from_pretrained` only warns and keeps uninitialised values.
 
-Models arrive in float32, whatever dtype the files have, in evaluation mode, not frozen.
+Models arrive in float32, whatever dtype the files have, in evaluation mode, not frozen; or, within
+`deferred`, without values, to be cast before they are read.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flux_common import pipeline_folder
-from launcher.training import safetensors_files
+from launcher.training import safetensors_files, sizes_only, weights
 from launcher.training.errors import UserError
+from launcher.training.weights import Origin, read_into
 
 if TYPE_CHECKING:
     from mindspore import nn
@@ -66,6 +69,8 @@ def load_tokenizers(
     Raises:
         UserError: as `load_transformer`.
     """
+    if sizes_only.is_wanted():  # they have no weights
+        return None, None
     from transformers import AutoTokenizer
 
     folder = _folder(pretrained_model_name_or_path, ["tokenizer", "tokenizer_2"], revision, None)
@@ -178,9 +183,36 @@ def load_model(model_class: Any, folder: Path, variant: str | None = None) -> nn
         UserError: weights are missing, left over, or of another shape; all are listed.
     """
     model = build(model_class, folder)
-    fill(model, pipeline_folder.weight_files(folder, variant))
+    files = pipeline_folder.weight_files(folder, variant)
+    parameters = file_names(model)
+    if not sizes_only.is_wanted():
+        _compare(model, parameters, files)
+    config = pipeline_folder.read_json(folder / "config.json")
+    fill(model, Origin(tuple(files), config), lambda: read_into(parameters, files))
     model.set_train(False)
     return model
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[None]:
+    """Build models without their values, which `launcher.training.weights.load` then reads, in
+    whatever dtype the parameters have been given until then."""
+    token = _is_deferred.set(True)
+    try:
+        yield
+    finally:
+        _is_deferred.reset(token)
+
+
+_is_deferred: ContextVar[bool] = ContextVar("deferred", default=False)
+
+
+def fill(model: nn.Cell, origin: Origin, read: Callable[[], None]) -> None:
+    """Let `read` set the parameters of a model that was built without values: now, or, within
+    `deferred`, later."""
+    weights.defer(model, origin, read)
+    if not _is_deferred.get() and not sizes_only.is_wanted():
+        weights.load([model])
 
 
 def build(model_class: Any, folder: Path) -> nn.Cell:
@@ -196,37 +228,6 @@ def build(model_class: Any, folder: Path) -> nn.Cell:
             config.dtype = "float32"
             return model_class(config)
         return model_class.from_config(model_class.load_config(str(folder)))
-
-
-def fill(model: nn.Cell, files: Sequence[Path]) -> None:
-    """Set every parameter of a model from safetensors files, one tensor at a time.
-
-    Values are converted to the dtype that the parameter has.
-
-    Raises:
-        UserError: the names or shapes in the files are not those of the model.
-    """
-    parameters = file_names(model)
-    _compare(model, parameters, files)
-    read_into(parameters, files)
-
-
-def read_into(parameters: Mapping[str, Any], files: Iterable[Path]) -> None:
-    """Set parameters, by their names in safetensors files; names not asked for are left out."""
-    import mindspore as ms
-    import numpy as np
-    from safetensors import safe_open
-
-    for file in files:
-        with safe_open(file, framework="np") as tensors:
-            for name in tensors.keys():  # noqa: SIM118  (not a mapping)
-                parameter = parameters.get(name)
-                if parameter is None:
-                    continue
-                # Through float32, which holds every value of the half-precision types: numpy
-                # has no bfloat16 of its own.
-                value = ms.Tensor(tensors.get_tensor(name).astype(np.float32))
-                parameter.set_data(value.astype(parameter.dtype))
 
 
 def file_names(model: nn.Cell) -> dict[str, Any]:

@@ -7,6 +7,10 @@ imports no framework. What it finds are the mistakes that otherwise show minutes
 a missing or truncated file, weights of another architecture, parts that do not fit each other.
 Of names on the hub, the configuration files are fetched and checked; `locate` downloads the rest
 later, and then the same checks apply.
+
+Where only sizes are wanted (`launcher.training.sizes_only`), neither weights nor tokenizers have to
+be there, and nothing is downloaded: the configurations of FLUX.1-dev, which are part of this
+package, stand in for a pipeline that is not on this machine.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from launcher.training import sizes_only
 from launcher.training.errors import UserError
 from launcher.training.safetensors_files import TensorInfo, read_header
 
@@ -37,6 +42,9 @@ PARTS = (
 
 _EXAMPLE = "Give a FLUX.1 pipeline, such as black-forest-labs/FLUX.1-dev or a folder made from it."
 _AGAIN = "Download or copy the folder again."
+
+#: The configurations of FLUX.1-dev's parts, without weights.
+FLUX1_DEV = Path(__file__).parent / "flux1_dev"
 
 
 # -------------------------------------------------------------------------------------------
@@ -65,6 +73,8 @@ def problems(
     Returns:
         Problems, each in sentences with the way out; empty if there are none.
     """
+    if sizes_only.is_wanted():
+        parts = [part for part in parts if part in MODELS or part == "scheduler"]
     if not is_local(path):
         return _hub_problems(path, list(parts), revision)
     try:
@@ -160,7 +170,7 @@ def _pipeline_class_problem(folder: Path) -> str | None:
     if not (folder / "model_index.json").is_file():
         return None  # only DiffusionPipeline needs it; the parts are loaded by themselves
     try:
-        class_name = _read_json(folder / "model_index.json").get("_class_name")
+        class_name = read_json(folder / "model_index.json").get("_class_name")
     except UserError as error:
         return str(error)
     if not isinstance(class_name, str) or re.fullmatch(r"Flux(?!2)\w*", class_name):
@@ -274,11 +284,14 @@ def locate(
         UserError: the hub cannot be reached, has no such repository or revision, or wants a
             login.
     """
+    if sizes_only.is_wanted() and parts is not None:
+        return _locate_configs(name_or_path, parts, revision)
     if is_local(name_or_path):
         return Path(name_or_path).expanduser()
     from huggingface_hub import errors, snapshot_download
 
     where = [f"{part}/" for part in parts] if parts is not None else [""]
+    weights = weights and not sizes_only.is_wanted()
     label = f".{variant}" if variant else ""
     # A dot before the end marks a variant: model.fp16.safetensors.
     wanted = [f"*{label}.safetensors", f"*{label}-*-of-*.safetensors"] if weights else []
@@ -318,6 +331,32 @@ def locate(
         f"{name_or_path!r} {wrong}. It was taken for a name on the hub because there is no such "
         f"folder under {os.getcwd()}.{near}"
     )
+
+
+def _locate_configs(name_or_path: str, parts: Sequence[str], revision: str | None) -> Path:
+    """A folder with the configurations of a pipeline's parts, found without the hub."""
+    if name_or_path == sizes_only.NOT_GIVEN:
+        sizes_only.note("no pipeline is given: the sizes are those of FLUX.1-dev")
+        return FLUX1_DEV
+    if is_local(name_or_path):
+        return Path(name_or_path).expanduser()
+    from huggingface_hub import errors, snapshot_download
+
+    try:
+        folder = Path(
+            snapshot_download(
+                name_or_path,
+                revision=revision,
+                allow_patterns=[f"{part}/*.json" for part in parts],
+                local_files_only=True,
+            )
+        )
+        if all(any((folder / part).glob("*.json")) for part in parts):
+            return folder
+    except (errors.LocalEntryNotFoundError, errors.HFValidationError):
+        pass  # not there, which is what is said next
+    sizes_only.note(f"{name_or_path} is not on this machine: the sizes are those of FLUX.1-dev")
+    return FLUX1_DEV
 
 
 # -------------------------------------------------------------------------------------------
@@ -446,8 +485,8 @@ def model_problems(
         The problems, and the configuration as `config_problems`.
     """
     found, config = config_problems(folder, model)
-    if config is None:
-        return found, None
+    if config is None or sizes_only.is_wanted():
+        return found, config
     try:
         tensors = _tensors(folder, variant)
     except UserError as error:
@@ -464,7 +503,7 @@ def config_problems(folder: Path, model: Model) -> tuple[list[str], Mapping[str,
     """
     file = folder / "config.json"
     try:
-        stored = _read_json(file)
+        stored = read_json(file)
     except UserError as error:
         return [str(error)], None
     wrong = _class_problem(file, stored, model)
@@ -593,11 +632,14 @@ def _count_layers(tensors: Iterable[str], prefix: str) -> int:
 
 
 def weight_files(folder: Path, variant: str | None = None) -> list[Path]:
-    """The safetensors files of a model: one, or the shards that its index names.
+    """The safetensors files of a model: one, or the shards that its index names. None at all where
+    only sizes are wanted.
 
     Raises:
         UserError: none are there, or a shard is missing.
     """
+    if sizes_only.is_wanted():
+        return []
     index, files = _find_weights(folder, variant)
     return files if index is None else [folder / name for name in sorted(_shards(index))]
 
@@ -667,7 +709,7 @@ def _no_weights(folder: Path, variant: str | None) -> str:
 
 def _shards(index: Path) -> dict[str, set[str]]:
     """Names of the weights by shard, every shard being there."""
-    weight_map = _read_json(index).get("weight_map")
+    weight_map = read_json(index).get("weight_map")
     if (
         not isinstance(weight_map, dict)
         or not weight_map
@@ -701,7 +743,7 @@ def _tokenizer_problems(folder: Path) -> tuple[list[str], Mapping[str, Any] | No
     """Check a tokenizer; its "configuration" is the highest token number and the length."""
     class_name, choices = _TOKENIZERS[folder.name]
     try:
-        stored = _read_json(folder / "tokenizer_config.json")
+        stored = read_json(folder / "tokenizer_config.json")
         if not any(all((folder / name).is_file() for name in names) for names in choices):
             wanted = " or ".join(" with ".join(names) for names in choices)
             return [f"{folder} has no {wanted}. {_AGAIN}"], None
@@ -722,7 +764,7 @@ def _highest_token(folder: Path) -> int | None:
     numbers: list[int] = []
     try:
         if (folder / "tokenizer.json").is_file():
-            stored = _read_json(folder / "tokenizer.json")
+            stored = read_json(folder / "tokenizer.json")
             vocabulary = stored["model"]["vocab"]
             if isinstance(vocabulary, dict):
                 numbers += vocabulary.values()
@@ -730,7 +772,7 @@ def _highest_token(folder: Path) -> int | None:
                 numbers.append(len(vocabulary) - 1)
             numbers += (token["id"] for token in stored.get("added_tokens", ()))
         elif (folder / "vocab.json").is_file():
-            numbers += _read_json(folder / "vocab.json").values()
+            numbers += read_json(folder / "vocab.json").values()
         return max(numbers) if numbers else None
     except (KeyError, TypeError):
         raise UserError(f"the vocabulary in {folder} is damaged. {_AGAIN}") from None
@@ -739,7 +781,7 @@ def _highest_token(folder: Path) -> int | None:
 def _scheduler_problems(folder: Path) -> tuple[list[str], Mapping[str, Any] | None]:
     file = folder / "scheduler_config.json"
     try:
-        stored = _read_json(file)
+        stored = read_json(file)
     except UserError as error:
         return [str(error)], None
     class_name = stored.get("_class_name")
@@ -814,7 +856,8 @@ def _misfits(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> list[str
 # -------------------------------------------------------------------------------------------
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """The JSON object in a file. UserError if there is none."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:

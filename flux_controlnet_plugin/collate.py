@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from flux_common.collate import Timesteps, draw_prompts, encodings, sample_latents
+from flux_common.collate import Encoded, Timesteps, draw_prompts
+from flux_controlnet_plugin.encode import CONDITION, TARGET
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,7 +16,7 @@ class ControlNetCollate:
     """Makes the inputs of `FluxControlNetLoss`.
 
     Args:
-        cache: encodings, see `flux_common.encode`.
+        encoded: the samples' encodings.
         captions: sample number to its captions, of which one is drawn each time.
         scheduler: the noise scheduler.
         proportion_empty_prompts: probability of replacing a caption by the empty one.
@@ -24,27 +25,28 @@ class ControlNetCollate:
 
     def __init__(
         self,
-        cache: Any,
+        encoded: Encoded | None,
         captions: Any,
         scheduler: Any,
         *,
         proportion_empty_prompts: float = 0.0,
         **density: Any,
     ) -> None:
-        self.cache = cache
+        self.encoded = encoded
         self.captions = captions
         self.timesteps = Timesteps(scheduler, **density)
         self.proportion_empty_prompts = proportion_empty_prompts
 
     def __call__(self, indices: Sequence[int], draws: Any) -> tuple[np.ndarray, ...]:
         """Draw a micro-batch. Returns the arguments of `FluxControlNetLoss.construct`."""
-        latents = sample_latents(self.cache, "target", indices, draws)
-        control_latents = sample_latents(self.cache, "condition", indices, draws)
+        assert self.encoded is not None
+        latents, image_ids = self.encoded.latents(TARGET, indices, draws)
+        control_latents, _ = self.encoded.latents(CONDITION, indices, draws)
         noise = draws.normal("noise", latents.shape[1:])
         u = self.timesteps.draw(draws)
         prompts = draw_prompts(self.captions, indices, draws, self.proportion_empty_prompts)
-        texts = encodings(self.cache, prompts)
-        return self.assemble(latents, control_latents, noise, u, *texts)
+        texts = self.encoded.texts(prompts)
+        return self.assemble(latents, control_latents, noise, u, *texts, image_ids)
 
     def assemble(
         self,
@@ -54,6 +56,7 @@ class ControlNetCollate:
         u: np.ndarray,
         prompt_embeds: np.ndarray,
         pooled_prompt_embeds: np.ndarray,
+        image_ids: np.ndarray,
     ) -> tuple[np.ndarray, ...]:
         """The loss cell's arguments for given draws; `u` `[B]` picks the timesteps."""
         noise_levels = self.timesteps.at(u)
@@ -64,4 +67,5 @@ class ControlNetCollate:
             *noise_levels,
             prompt_embeds,
             pooled_prompt_embeds,
+            image_ids,
         )

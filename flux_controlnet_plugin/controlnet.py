@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from flux_common import controlnet_folder, loading, pipeline_folder
 from flux_common.controlnet_folder import EXPORT_FOLDER
 from flux_common.export import export_model
+from launcher.training import weights
 from launcher.training.errors import UserError
-from launcher.training.weights import as_float32
+from launcher.training.weights import read_into, set_to_zero
 
 if TYPE_CHECKING:
     from mindspore import nn
+
+#: Where the names of weights begin that a transformer does not have.
+_NEW = ("controlnet_blocks.", "controlnet_single_blocks.", "controlnet_x_")
 
 
 def load_controlnet(
@@ -51,21 +55,21 @@ def controlnet_from_transformer(
     """Make a ControlNet from the first layers of a transformer; float32, trainable.
 
     mindone's `FluxControlNetModel.from_transformer` with the head sizes of the transformer, except
-    that the weights are copied here, by their place in the model: mindone matches them by
+    that the weights are read anew from the transformer's files, in whatever dtype the ControlNet
+    is to have: that of the transformer in memory may be narrower. (mindone matches parameters by
     `Parameter.name`, which depends on where the transformer has been used before, and only warns
-    of what it did not find. What the transformer does not have (the output layers and the
+    of what it did not find.) What the transformer does not have (the output layers and the
     embedder of the control image) is exactly zero, so that at first the ControlNet changes
     nothing.
 
     Args:
+        transformer: from `flux_common.loading`.
         num_double_layers: double-stream blocks, 1 to as many as the transformer has.
         num_single_layers: single-stream blocks, 0 to as many as the transformer has.
 
     Raises:
         UserError: the transformer has fewer layers.
     """
-    import mindspore as ms
-    import numpy as np
     from mindspore.nn.utils import no_init_parameters
 
     with loading.quiet():
@@ -84,14 +88,18 @@ def controlnet_from_transformer(
             num_attention_heads=config.num_attention_heads,
             load_weights_from_transformer=False,
         )
-    sources = dict(transformer.parameters_and_names())
-    for name, parameter in controlnet.parameters_and_names():
-        if name.startswith(("controlnet_blocks.", "controlnet_single_blocks.", "controlnet_x_")):
-            value = np.zeros(parameter.shape, np.float32)
-        else:
-            value = as_float32(sources[name])
-        assert value.shape == tuple(parameter.shape), (name, value.shape, parameter.shape)
-        parameter.set_data(ms.Tensor(value))
+    origin = weights.origin_of(transformer)
+    assert origin is not None, "the transformer was not loaded by flux_common.loading"
+    parameters = loading.file_names(controlnet)
+
+    def read() -> None:
+        copied = {n: p for n, p in parameters.items() if not n.startswith(_NEW)}
+        read_into(copied, origin.files)
+        for name in parameters.keys() - copied.keys():
+            set_to_zero(parameters[name])
+
+    loading.fill(controlnet, origin, read)
+    controlnet.set_train(False)
     return controlnet
 
 

@@ -3,7 +3,7 @@
 dataset = build_controlnet_dataset(
     dataset_name="examples/quickstart/data",
     conditioning_image_column="conditioning_image",
-    resolution=64,
+    sizes=[(64, 64)],
 )
 sample = dataset[0]   # sample.target, sample.condition: float32 [3, 64, 64] in [-1, 1]
 """
@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from launcher.training.buckets import Buckets
 from launcher.training.dataset import ImageTextTable, open_table
 from launcher.training.errors import UserError
 from launcher.training.images import CONDITIONS, height_and_width, resize_and_crop, to_float
@@ -48,21 +49,24 @@ class ControlNetDataset:
     Args:
         table: images and captions; its image columns are the target and, if `conditioning` is
             None, the control image.
-        height, width: training resolution in pixels.
+        sizes: training resolutions, (height, width) in pixels; of several, a sample has the one
+            that is nearest to its target in aspect ratio.
         conditioning: makes the control image from the target, both uint8 `[H, W, 3]`; None: the
             data set has control images.
+
+    Attributes:
+        groups: the samples' sizes by number, `[N]`; None: there is one.
     """
 
     def __init__(
         self,
         table: ImageTextTable,
-        height: int,
-        width: int,
+        sizes: Sequence[tuple[int, int]],
         conditioning: Callable[[Array], Array] | None = None,
     ) -> None:
         self.table = table
-        self.height = height
-        self.width = width
+        self.buckets = Buckets(sizes, table.sizes)
+        self.groups = self.buckets.groups
         self.conditioning = conditioning
 
     def __len__(self) -> int:
@@ -71,7 +75,7 @@ class ControlNetDataset:
     def __getitem__(self, index: int) -> Sample:
         """Read, decode and scale a sample. UserError if it cannot be used; names the row."""
         row = self.table[index]
-        images = [resize_and_crop(image, self.height, self.width) for image in row.images]
+        images = [resize_and_crop(image, *self.bucket(index)) for image in row.images]
         if self.conditioning is not None:
             images.append(self.conditioning(images[0]))
         target, condition = (to_float(image) for image in images)
@@ -81,10 +85,14 @@ class ControlNetDataset:
         """The captions of a sample, without reading its images."""
         return self.table.captions(index)
 
+    def bucket(self, index: int) -> tuple[int, int]:
+        """(height, width) in pixels that a sample is brought to."""
+        return self.buckets[index]
+
 
 def build_controlnet_dataset(
     *,
-    resolution: int | Sequence[int],
+    sizes: Sequence[tuple[int, int]],
     dataset_name: str | None = None,
     dataset_config_name: str | None = None,
     jsonl_for_train: str | None = None,
@@ -101,7 +109,7 @@ def build_controlnet_dataset(
     The options are those of diffusers' `train_controlnet_flux.py`, and `conditioning`.
 
     Args:
-        resolution: side of a square, or height and width; multiples of 16.
+        sizes: (height, width) in pixels, multiples of 16, at least one, all different.
         dataset_name, dataset_config_name, jsonl_for_train, max_train_samples, cache_dir: as
             `launcher.training.dataset.open_table`.
         image_column: the target images.
@@ -114,7 +122,7 @@ def build_controlnet_dataset(
     Raises:
         UserError: the options contradict each other, or the data cannot be used.
     """
-    height, width = height_and_width(resolution)
+    sizes = [height_and_width(size) for size in sizes]
     if conditioning is None and conditioning_image_column is None:
         raise UserError(
             "there is no control image: set data.conditioning_image_column to the column of the "
@@ -150,4 +158,4 @@ def build_controlnet_dataset(
     )
     if check:
         table.check()
-    return ControlNetDataset(table, height, width, conditioning)
+    return ControlNetDataset(table, sizes, conditioning)

@@ -5,10 +5,11 @@ launcher --recipe flux_controlnet --config my_run.yaml
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hooks import hookimpl
+from hooks import hookimpl, types
 from hooks.types import Cache, CollateFn, Config, Dataset, Dist, Models, Stage
 
 
@@ -37,16 +38,35 @@ def build_dataset(config: Config, dist: Dist) -> Dataset:
         conditioning_image_column=data.conditioning_image_column,
         conditioning=data.conditioning,
         caption_column=data.caption_column,
-        resolution=data.size,
+        sizes=data.sizes,
+    )
+
+
+@hookimpl
+def inspect_data(config: Config, inspection: types.Inspection) -> Any:
+    from flux_common import data_report
+
+    data = config.data
+    images = [data.image_column]
+    if data.conditioning_image_column is not None:
+        images.append(data.conditioning_image_column)
+    made = 0 if data.conditioning is None else 1
+    part = data_report.open_part(data.source, images, data.caption_column, made=made)
+    return data_report.inspect(
+        [part],
+        **data_report.arguments(config, inspection),
+        with_empty_prompt=config.loss.proportion_empty_prompts > 0,
     )
 
 
 @hookimpl
 def build_models(config: Config, stage: Stage) -> Models:
+    from flux_common.loading import deferred
     from flux_controlnet_plugin import models
 
     build = models.build_encoders if stage == "precompute" else models.build_networks
-    return Models(build(config.model))
+    with deferred():
+        return Models(build(config.model))
 
 
 @hookimpl
@@ -77,26 +97,48 @@ def apply_precision(config: Config, models: Models) -> Models:
 
 
 @hookimpl
-def precompute(config: Config, models: Models, dataset: Any, cache: Cache) -> Cache:
-    from flux_controlnet_plugin.encode import encode_dataset
+def plan_encodings(config: Config, models: Models, networks: Models, dataset: Any) -> Any:
+    from flux_common.encodings import all_captions, plan
+    from flux_controlnet_plugin.encode import images_of
 
-    encode_dataset(
-        models,
-        dataset,
-        cache,
-        max_sequence_length=config.data.max_sequence_length,
-        with_empty_prompt=config.loss.proportion_empty_prompts > 0,
-    )
-    return cache
+    captions, images = partial(all_captions, dataset), partial(images_of, dataset)
+    return plan(config, models, networks, captions, images)
 
 
 @hookimpl
-def build_collate_fn(config: Config, models: Models, dataset: Any, cache: Cache) -> CollateFn:
+def precompute(models: Models, encodings: Any, cache: Cache) -> Cache:
+    from flux_common.encode import encode
+
+    return encode(models, encodings, cache)
+
+
+@hookimpl
+def estimate_memory(
+    config: Config, models: Models, networks: Models, samples: Any
+) -> types.MemoryEstimate:
+    from flux_common.activations import estimate
+    from flux_common.encodings import all_captions
+
+    captions, images = None, None
+    if samples is not None:
+        with_empty_prompt = config.loss.proportion_empty_prompts > 0
+        captions, images = len(set(all_captions(samples, with_empty_prompt))), 2 * len(samples)
+    sizes = estimate(
+        config, models, networks, images_per_sample=2, captions=captions, images=images
+    )
+    return types.MemoryEstimate(**sizes)
+
+
+@hookimpl
+def build_collate_fn(
+    config: Config, models: Models, dataset: Any, encodings: Any, cache: Cache
+) -> CollateFn:
+    from flux_common.collate import Encoded
     from flux_controlnet_plugin.collate import ControlNetCollate
 
     loss = config.loss
     return ControlNetCollate(
-        cache,
+        Encoded(cache, encodings),
         dataset.captions,
         models["scheduler"],
         proportion_empty_prompts=loss.proportion_empty_prompts,

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from flux_common import loading, lora_file
 from flux_common.adapter_targets import unmatched
 from flux_common.lora_file import WEIGHTS_FILE, LoraPart, fit_problems
+from launcher.training import sizes_only
 from launcher.training.errors import UserError
 from launcher.training.random import generator
-from launcher.training.weights import write_parameters
+from launcher.training.weights import read_into, write_parameters
 
 if TYPE_CHECKING:
     from mindspore import nn
@@ -42,6 +43,8 @@ def add_adapters(
     if problems:
         raise UserError(" ".join(problems))
     _add(model, list(targets), rank, lora_alpha)
+    if sizes_only.is_wanted():
+        return
     for name, parameter in parameters(model).items():
         value = np.zeros(parameter.shape, np.float32)
         if ".lora_A." in name:
@@ -61,11 +64,14 @@ def load_adapters(model: nn.Cell, lora: LoraPart, base: str) -> None:
         raise UserError(" ".join(problems))
     _add(model, list(lora.layers), lora.rank, lora.lora_alpha)
     named = {f"{lora.part}.{name}": parameter for name, parameter in parameters(model).items()}
-    loading.read_into(named, [lora.file])
+    read_into(named, [lora.file])
 
 
 def _add(model: Any, layers: list[str], rank: int, lora_alpha: float) -> None:
-    with loading.quiet():
+    from mindspore.nn.utils import no_init_parameters
+
+    # Whoever calls this sets the values.
+    with loading.quiet(), no_init_parameters():
         from mindone.peft import LoraConfig
 
         config = LoraConfig(r=rank, lora_alpha=lora_alpha, target_modules=layers)

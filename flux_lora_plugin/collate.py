@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from flux_common.collate import Timesteps, draw_prompts, encodings, sample_latents
+from flux_common.collate import Encoded, Timesteps, draw_prompts
 from flux_lora_plugin.data import CLASS, INSTANCE, DreamBoothDataset
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ class LoraCollate:
     class images, with draws of their own.
 
     Args:
-        cache: encodings, see `flux_common.encode`.
+        encoded: the images' and captions' encodings.
         dataset: the samples.
         scheduler: the noise scheduler.
         prior_loss_weight: weight of the class images' loss; None: there are none.
@@ -29,7 +29,7 @@ class LoraCollate:
 
     def __init__(
         self,
-        cache: Any,
+        encoded: Encoded | None,
         dataset: DreamBoothDataset | None,
         scheduler: Any,
         *,
@@ -37,7 +37,7 @@ class LoraCollate:
         proportion_empty_prompts: float = 0.0,
         **density: Any,
     ) -> None:
-        self.cache = cache
+        self.encoded = encoded
         self.dataset = dataset
         self.prior_loss_weight = prior_loss_weight
         self.proportion_empty_prompts = proportion_empty_prompts
@@ -47,25 +47,26 @@ class LoraCollate:
         """Draw a micro-batch. Returns the arguments of `FluxLoraLoss.construct`."""
         import numpy as np
 
-        assert self.dataset is not None
+        assert self.dataset is not None and self.encoded is not None
         captions, empty = self.dataset.captions, self.proportion_empty_prompts
-        parts = [self.draw(INSTANCE, indices, draws)]
+        *instances, image_ids = self.draw(INSTANCE, indices, draws)
+        parts = [instances]
         prompts = draw_prompts(captions, indices, draws, empty)
         if self.prior_loss_weight is not None:
-            parts.append(self.draw(CLASS, indices, draws))
+            *classes, _ = self.draw(CLASS, indices, draws)
+            parts.append(classes)
             prompts += [self.dataset.tables[CLASS].captions(0)[0]] * len(indices)
         latents, noise, u = (np.concatenate(arrays) for arrays in zip(*parts))
-        return self.assemble(latents, noise, u, *encodings(self.cache, prompts))
+        return self.assemble(latents, noise, u, *self.encoded.texts(prompts), image_ids)
 
-    def draw(
-        self, kind: str, indices: Sequence[int], draws: Any
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Latents, noise and timestep positions of the samples' images of one kind."""
-        assert self.dataset is not None
+    def draw(self, kind: str, indices: Sequence[int], draws: Any) -> tuple[np.ndarray, ...]:
+        """Of the samples' images of one kind: latents, noise, timestep positions, token ids."""
+        assert self.dataset is not None and self.encoded is not None
         rows = [self.dataset.row(kind, index) for index in indices]
-        latents = sample_latents(self.cache, kind, rows, draws)
+        latents, image_ids = self.encoded.latents(kind, rows, draws)
         noise = draws.normal(f"noise of the {kind}", latents.shape[1:])
-        return latents, noise, self.timesteps.draw(draws, f"timestep of the {kind}")
+        u = self.timesteps.draw(draws, f"timestep of the {kind}")
+        return latents, noise, u, image_ids
 
     def assemble(
         self,
@@ -74,6 +75,7 @@ class LoraCollate:
         u: np.ndarray,
         prompt_embeds: np.ndarray,
         text: np.ndarray,
+        image_ids: np.ndarray,
     ) -> tuple[np.ndarray, ...]:
         """The loss cell's arguments for given draws.
 
@@ -82,6 +84,7 @@ class LoraCollate:
             u: `[N]`, picks the timesteps.
             prompt_embeds: `[N, T, d_model]`, from T5.
             text: CLIP's pooled embeddings or token ids.
+            image_ids: `[L, 3]`, the tokens' positions.
 
         diffusers' loss is `mean(instance) + prior_loss_weight * mean(class)`. In terms of one mean
         over all rows, every weight is doubled. Each image is weighted for its own timestep;
@@ -94,4 +97,4 @@ class LoraCollate:
         if self.prior_loss_weight is not None:
             factors = np.array([2, 2 * self.prior_loss_weight], np.float32)
             weights = weights * np.repeat(factors, len(weights) // 2)
-        return latents, noise, sigmas, timesteps, weights, prompt_embeds, text
+        return latents, noise, sigmas, timesteps, weights, prompt_embeds, text, image_ids

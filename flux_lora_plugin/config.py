@@ -94,6 +94,12 @@ class LoraDataSection(DataSection):
                 yield f"data.{name} is empty; describe the image, such as 'a photo of sks dog'"
         needed = ("class_data_dir", "class_prompt")
         if self.with_prior_preservation:
+            if self.buckets is not None:
+                yield (
+                    "data.buckets is set and data.with_prior_preservation is true: the class "
+                    "images are made at one size, and share their batches with the subject's; "
+                    "give data.resolution instead of data.buckets"
+                )
             for name in needed:
                 if getattr(self, name) is None:
                     yield f"data.with_prior_preservation is true, which needs data.{name}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flux_common.class_images import planned_files
+from launcher.training.buckets import Buckets
 from launcher.training.dataset import ImageTextTable, Table, open_table
 from launcher.training.image_folder import ImageFolder, open_image_folder
 from launcher.training.images import height_and_width, resize_and_crop, to_float
@@ -35,14 +36,25 @@ class DreamBoothDataset:
     Args:
         instances: images of the subject with captions.
         classes: images of the class; None: no prior preservation.
-        size: (height, width) of the training resolution.
+        sizes: training resolutions, (height, width) in pixels; of several, an image has the one
+            that is nearest in aspect ratio. Several are for instances without classes only: the
+            images of a sample are in one batch.
+
+    Attributes:
+        groups: the samples' sizes by number, `[N]`; None: there is one.
     """
 
     def __init__(
-        self, instances: ImageTextTable, classes: ImageTextTable | None, size: tuple[int, int]
+        self,
+        instances: ImageTextTable,
+        classes: ImageTextTable | None,
+        sizes: Sequence[tuple[int, int]],
     ) -> None:
+        if classes is not None and len(sizes) > 1:
+            raise ValueError(f"class images beside instances of the sizes {sizes}")
         self.tables = {INSTANCE: instances} | ({} if classes is None else {CLASS: classes})
-        self.size = size
+        self.buckets = Buckets(sizes, instances.sizes)
+        self.groups = self.buckets.groups
 
     def __len__(self) -> int:
         return max(map(len, self.tables.values()))
@@ -59,7 +71,14 @@ class DreamBoothDataset:
     def image(self, kind: str, row: int) -> Array:
         """float32 `[3, H, W]` in [-1, 1]."""
         table = self.tables[kind]
-        return to_float(resize_and_crop(table.image(row, table.image_columns[0]), *self.size))
+        return to_float(
+            resize_and_crop(table.image(row, table.image_columns[0]), *self.bucket(row))
+        )
+
+    def bucket(self, index: int) -> tuple[int, int]:
+        """(height, width) in pixels of a sample's images: its number is that of the instance, or
+        there is one size."""
+        return self.buckets[index]
 
     def captions(self, index: int) -> tuple[str, ...]:
         """The captions of a sample's instance image."""
@@ -69,7 +88,7 @@ class DreamBoothDataset:
 def build_dreambooth_dataset(
     *,
     source: Mapping[str, Any],
-    resolution: int | Sequence[int],
+    sizes: Sequence[tuple[int, int]],
     instance_data_dir: str | None = None,
     instance_prompt: str | None = None,
     image_column: str = "image",
@@ -80,7 +99,7 @@ def build_dreambooth_dataset(
 
     Args:
         source: arguments of `launcher.training.tables.open_table`.
-        resolution: side of a square, or height and width; multiples of 16.
+        sizes: (height, width) in pixels, multiples of 16, all different; one with class images.
         instance_data_dir: a folder of images, in place of the source's data set; with a
             metadata.jsonl in it, or a `caption_column`, it is opened as a data set itself.
         instance_prompt: the caption of images without one.
@@ -109,4 +128,4 @@ def build_dreambooth_dataset(
         table = ImageFolder(folder, files)
         classes = ImageTextTable(table, ["image"], None, class_images["class_prompt"])
         classes.check(present)
-    return DreamBoothDataset(instances, classes, height_and_width(resolution))
+    return DreamBoothDataset(instances, classes, [height_and_width(size) for size in sizes])

@@ -1,34 +1,37 @@
-"""Encode a DreamBooth data set."""
+"""What has to be encoded of a DreamBooth data set."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from pathlib import Path
 
-from flux_common.encode import encode_captions, encode_images
+from flux_common.encodings import Images, stored_images
 from flux_lora_plugin.data import DreamBoothDataset
 
 
-def encode_dataset(
-    models: Any, dataset: DreamBoothDataset, cache: Any, *, length: int, empty_prompt: bool
-) -> None:
-    """Encode every caption and image.
+def images_of(dataset: DreamBoothDataset, memory: Path | None) -> dict[str, Images]:
+    """The images of every kind, of the subject and of its class.
 
     Args:
-        models: tokenizers, T5, VAE, and CLIP unless it is trained.
-        dataset: the samples.
-        cache: where the encodings go.
-        length: T5 tokens per caption.
-        empty_prompt: encode the empty caption too, for prompt dropout.
+        memory: folder to remember the digests of files in.
     """
-    captions = [""] if empty_prompt else []
-    for kind, table in dataset.tables.items():
-        rows = range(len(table))
-        captions += [caption for row in rows for caption in table.captions(row)]
-        read = partial(_images, dataset, kind)
-        encode_images(models["vae"], rows, (kind,), read, cache)
-    encode_captions(models, captions, length, cache)
+    return {
+        kind: stored_images(
+            table,
+            table.image_columns[0],
+            dataset.buckets.all_sizes(len(table)),
+            partial(dataset.image, kind),
+            memory,
+        )
+        for kind, table in dataset.tables.items()
+    }
 
 
-def _images(dataset: DreamBoothDataset, kind: str, row: int) -> tuple[Any]:
-    return (dataset.image(kind, row),)
+def captions_of(dataset: DreamBoothDataset, with_empty_prompt: bool) -> Iterator[str]:
+    """Every caption of the images of every kind, and the empty one, if it is needed."""
+    for table in dataset.tables.values():
+        for row in range(len(table)):
+            yield from table.captions(row)
+    if with_empty_prompt:
+        yield ""

@@ -6,10 +6,11 @@ launcher --recipe flux_lora_dreambooth --config my_run.yaml
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hooks import hookimpl
+from hooks import hookimpl, types
 from hooks.types import Cache, CollateFn, Config, Models, Stage
 
 
@@ -44,12 +45,33 @@ def build_dataset(config: Config) -> Any:
     data = config.data
     return build_dreambooth_dataset(
         source=data.source,
-        resolution=data.resolution,
+        sizes=data.sizes,
         instance_data_dir=data.instance_data_dir,
         instance_prompt=data.instance_prompt,
         image_column=data.image_column,
         caption_column=data.caption_column,
         class_images=data.class_images,
+    )
+
+
+@hookimpl
+def inspect_data(config: Config, inspection: types.Inspection) -> Any:
+    from flux_common import data_report
+
+    data, classes = config.data, config.data.class_images
+    part = data_report.instance_part(
+        data.source,
+        data.instance_data_dir,
+        data.instance_prompt,
+        data.image_column,
+        data.caption_column,
+        title="" if classes is None else "images of the subject",
+    )
+    return data_report.inspect(
+        [part, *([] if classes is None else [data_report.class_part(**classes)])],
+        **data_report.arguments(config, inspection),
+        with_empty_prompt=config.loss.proportion_empty_prompts > 0,
+        with_clip=not config.model.train_text_encoder,
     )
 
 
@@ -72,7 +94,7 @@ def prepare_data(config: Config, dataset: Any, say: Callable[[str], None]) -> An
         ),
         class_prompt=data.class_prompt,
         seed=config.train.seed,
-        size=data.size,
+        size=data.sizes[0],
         sample_batch_size=data.sample_batch_size,
         num_inference_steps=data.num_inference_steps,
         max_sequence_length=data.max_sequence_length,
@@ -83,11 +105,13 @@ def prepare_data(config: Config, dataset: Any, say: Callable[[str], None]) -> An
 
 @hookimpl
 def build_models(config: Config, stage: Stage) -> Models:
+    from flux_common.loading import deferred
     from flux_lora_plugin import models
 
-    if stage == "precompute":
-        return Models(models.build_encoders(config.model))
-    return Models(models.build_networks(config.model, config.train.seed))
+    with deferred():
+        if stage == "precompute":
+            return Models(models.build_encoders(config.model))
+        return Models(models.build_networks(config.model, config.train.seed))
 
 
 @hookimpl
@@ -118,26 +142,48 @@ def apply_precision(config: Config, models: Models) -> Models:
 
 
 @hookimpl
-def precompute(config: Config, models: Models, dataset: Any, cache: Cache) -> Cache:
-    from flux_lora_plugin.encode import encode_dataset
+def plan_encodings(config: Config, models: Models, networks: Models, dataset: Any) -> Any:
+    from flux_common.encodings import plan
+    from flux_lora_plugin.encode import captions_of, images_of
 
-    encode_dataset(
-        models,
-        dataset,
-        cache,
-        length=config.data.max_sequence_length,
-        empty_prompt=config.loss.proportion_empty_prompts > 0,
-    )
-    return cache
+    texts, images = partial(captions_of, dataset), partial(images_of, dataset)
+    return plan(config, models, networks, texts, images)
 
 
 @hookimpl
-def build_collate_fn(config: Config, models: Models, dataset: Any, cache: Cache) -> CollateFn:
+def precompute(models: Models, encodings: Any, cache: Cache) -> Cache:
+    from flux_common.encode import encode
+
+    return encode(models, encodings, cache)
+
+
+@hookimpl
+def estimate_memory(config: Config, models: Models, networks: Models, samples: Any) -> Any:
+    from flux_common import activations
+    from flux_lora_plugin.encode import captions_of
+
+    rows = 2 if config.data.with_prior_preservation else 1
+    counts: dict[str, Any] = dict(captions=None, images=None)
+    if samples is not None:
+        empty = config.loss.proportion_empty_prompts > 0
+        counts["captions"] = len(set(captions_of(samples, empty)))
+        counts["images"] = sum(map(len, samples.tables.values()))
+    per_sample = dict(images_per_sample=rows, rows_per_sample=rows)
+    return types.MemoryEstimate(
+        **activations.estimate(config, models, networks, **per_sample, **counts)
+    )
+
+
+@hookimpl
+def build_collate_fn(
+    config: Config, models: Models, dataset: Any, encodings: Any, cache: Cache
+) -> CollateFn:
+    from flux_common.collate import Encoded
     from flux_lora_plugin.collate import LoraCollate
 
     loss, prior = config.loss, config.data.with_prior_preservation
     return LoraCollate(
-        cache,
+        Encoded(cache, encodings),
         dataset,
         models["scheduler"],
         **loss.density,

@@ -28,8 +28,9 @@ of the configuration: `train` (with `output_dir` and `seed`), `precision` (with 
 `launcher.training.precision.Policy.of`) and `checkpoint` (with `save_weight_dtype`: fp32, fp16,
 bf16 or None). It answers the hooks whose documentation names a default.
 Before `prepare_data` it has chosen the device (`launcher.training.device.set_up`); in the
-`precompute` stage it freezes what `build_models` returned. `examples/own_launcher.py` is one such,
-of a page.
+`precompute` stage it freezes what `build_models` returned; and it has the weights read
+(`launcher.training.weights.load`) of what it is about to run, after `apply_precision`.
+`examples/own_launcher.py` is one such, of a page.
 """
 
 from __future__ import annotations
@@ -44,8 +45,12 @@ from .types import (
     Cache,
     CollateFn,
     Config,
+    DataReport,
     Dataset,
     Dist,
+    Encodings,
+    Inspection,
+    MemoryEstimate,
     Models,
     Stage,
     StepOutput,
@@ -132,6 +137,25 @@ def build_dataset(config: Config, dist: Dist) -> Dataset:
 
 
 @_spec("owned")
+def inspect_data(config: Config, inspection: Inspection) -> DataReport:
+    """Look at the data set without any model, for `launcher data check`. Not part of a run.
+
+    Whoever answers `build_dataset` answers this one, too, so that it is about the same data. It
+    goes through all rows, whatever is wrong with some, and loads nothing but tokenizers.
+
+    Args:
+        config: the resolved configuration; `check_config` has not been called.
+        inspection: what is asked for, and what to tell.
+
+    Returns:
+        What was found. Default: the number of samples that `build_dataset` makes.
+
+    Raises:
+        UserError: the data set cannot be opened at all.
+    """
+
+
+@_spec("owned")
 def prepare_data(config: Config, dataset: Dataset, say: Callable[[str], None]) -> Dataset:
     """Make the data that do not exist yet (images of the class, for prior preservation).
 
@@ -159,7 +183,9 @@ def build_models(config: Config, stage: Stage) -> Models:
         stage: `precompute` (what encodes the data set) or `train` (what the step needs).
 
     Returns:
-        The parts by name, in fp32 or as stored, not yet frozen. No parts: the stage is empty.
+        The parts by name, not yet frozen. No parts: the stage is empty. Better without values
+        (`launcher.training.weights.defer`): they are then read after `apply_precision`, straight
+        into the dtype asked for, and not at all where the stage turns out to have nothing to do.
 
     Raises:
         UserError: a folder, file or weight is missing, damaged or of another architecture.
@@ -186,6 +212,8 @@ def configure_trainable(config: Config, models: Models) -> Models:
 def apply_precision(config: Config, models: Models) -> Models:
     """Set the parameter dtype and the computation dtype of every part. Called in both stages.
 
+    The parameters have dtypes, but may have no values as yet.
+
     With the functions of `launcher.training.precision`, which note what was asked for. Once the
     parts are compiled, it is compared with what their graphs do: a run in which they differ
     stops. It stops as well if trained parameters are in a part that was cast as frozen, or in
@@ -206,22 +234,72 @@ def apply_precision(config: Config, models: Models) -> Models:
 
 
 @_spec("owned")
-def precompute(config: Config, models: Models, dataset: Dataset, cache: Cache) -> Cache:
-    """Encode what does not change during training, such as text embeddings.
+def plan_encodings(config: Config, models: Models, networks: Models, dataset: Dataset) -> Encodings:
+    """Say what has to be encoded, and under which key each encoding is kept.
+
+    A key is a hash of all that an encoding depends on, and of nothing else, so that what is found
+    under it is never wrong, and found again by every run that needs it. If all is found, the
+    `precompute` stage is left out. Called in every process that needs the keys.
 
     Args:
         config: the resolved configuration.
-        models: the parts of the `precompute` stage.
-        dataset: the samples from `build_dataset`.
-        cache: where the encodings go; what is already there need not be made again.
+        models: the parts of the `precompute` stage, frozen and cast, without values.
+        networks: the parts of the `train` stage, cast, without values: encodings need be no wider
+            than what takes them.
+        dataset: the samples from `prepare_data`.
 
     Returns:
-        The cache, filled. Default: the cache as it is.
+        What the recipe's own hooks need to find the encodings. Default: one without keys.
     """
 
 
 @_spec("owned")
-def build_collate_fn(config: Config, models: Models, dataset: Dataset, cache: Cache) -> CollateFn:
+def precompute(
+    config: Config, models: Models, dataset: Dataset, encodings: Encodings, cache: Cache
+) -> Cache:
+    """Encode what does not change during training, such as text embeddings.
+
+    Called only if something is missing; in a process of its own, unless
+    `precision.release_text_encoders` says otherwise.
+
+    Args:
+        config: the resolved configuration.
+        models: the parts of the `precompute` stage, with values.
+        dataset: the samples from `prepare_data`.
+        encodings: from `plan_encodings`.
+        cache: where the encodings go; `Cache.fill` makes those that are not there.
+
+    Returns:
+        The cache, in which no key of `encodings` is missing. Default: the cache as it is.
+    """
+
+
+@_spec("owned")
+def estimate_memory(
+    config: Config, models: Models, networks: Models, samples: Dataset | None
+) -> MemoryEstimate:
+    """Say what parameters do not tell of the memory that a run takes. For `launcher plan` only.
+
+    Args:
+        config: the resolved configuration.
+        models: the parts of the `precompute` stage, cast, without values, perhaps without
+            tokenizers.
+        networks: the parts of the `train` stage, cast, without values.
+        samples: from `build_dataset`; None: there is no data set that can be opened.
+
+    Returns:
+        Estimates, as far as the recipe has any. Default: all unknown.
+    """
+
+
+@_spec("owned")
+def build_collate_fn(
+    config: Config,
+    models: Models,
+    dataset: Dataset,
+    encodings: Encodings,
+    cache: Cache,
+) -> CollateFn:
     """Make the function that turns sample numbers into the arrays of a micro-batch.
 
     All randomness of a step (noise, timesteps, posterior samples, dropout) is drawn here, on
@@ -232,12 +310,14 @@ def build_collate_fn(config: Config, models: Models, dataset: Dataset, cache: Ca
         config: the resolved configuration.
         models: the parts of the `train` stage (schedulers are of use here).
         dataset: the samples.
+        encodings: from `plan_encodings`.
         cache: the encodings.
 
     Returns:
         `collate(indices, draws) -> arrays`, the arrays in the order of the loss cell's
-        `construct`. Shapes and dtypes must not change from call to call: each new shape
-        compiles a new graph.
+        `construct`. It runs in a thread of its own, while the step before is computed: it must
+        not use MindSpore. Each new shape or dtype compiles a new graph; samples that have shapes
+        of their own say so (`Dataset.groups`).
     """
 
 

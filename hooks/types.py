@@ -59,25 +59,119 @@ class Dist:
 
 
 class Dataset(Protocol):
-    """Samples by number. What a sample is, is between a recipe's own hooks."""
+    """Samples by number. What a sample is, is between a recipe's own hooks.
+
+    A data set whose samples differ in shape has an attribute `groups`, integers `[N]`: every
+    micro-batch is made of samples of one group, which have one shape.
+    """
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Any: ...
 
 
-class Cache(Protocol):
-    """What `precompute` keeps: named arrays under a key.
+@dataclass(frozen=True)
+class Inspection:
+    """How a data set is to be looked at.
 
-    Keys are strings made by the recipe; equal keys mean equal content. `put` on a key that
-    exists replaces it.
+    Attributes:
+        full: decode every image.
+        every: name all rows that have problems, not only a few of each kind.
+        tflops: the speed to work encoding times out with, 10^12 operations a second; None: what
+            runs have measured, or a guess that is stated.
+        tell: told how far it is: what goes on, what is counted (in the singular), how many of
+            them are done, of how many.
+        build_dataset: the data set as a run builds it; raises UserError if it cannot be used.
     """
 
-    def __contains__(self, key: str) -> bool: ...
+    full: bool
+    every: bool
+    tflops: float | None
+    tell: Callable[[str, str, int, int], None]
+    build_dataset: Callable[[], Dataset]
 
-    def get(self, key: str) -> Mapping[str, np.ndarray]: ...
 
-    def put(self, key: str, arrays: Mapping[str, np.ndarray]) -> None: ...
+class DataReport(Protocol):
+    """What was found in a data set."""
+
+    def as_json(self) -> Mapping[str, Any]:
+        """All of it, in what JSON has."""
+        ...
+
+    def text(self) -> str:
+        """All of it, for a terminal."""
+        ...
+
+    def problems(self) -> Sequence[str]:
+        """What keeps a run from starting, in sentences; empty if nothing does."""
+        ...
+
+
+class Encodings(Protocol):
+    """The keys of what a run needs encoded. What else it is, is between a recipe's own hooks."""
+
+    def keys(self) -> np.ndarray:
+        """uint8 `[N, 32]`: a SHA-256 digest per encoding, each once."""
+        ...
+
+
+class Cache(Protocol):
+    """Where encodings are kept: named arrays under a key; see `launcher.training.cache`."""
+
+    def missing(self, keys: np.ndarray) -> np.ndarray:
+        """bool `[N]`: which of the keys, uint8 `[N, 32]`, are not there."""
+        ...
+
+    def get(self, key: bytes) -> Mapping[str, np.ndarray]:
+        """The arrays under a key, read-only, in the dtypes that they were kept in."""
+        ...
+
+    def fill(
+        self,
+        kind: str,
+        keys: np.ndarray,
+        encode: Callable[[Sequence[int]], Mapping[str, np.ndarray]],
+        describe: Callable[[int], str],
+        *,
+        batch_size: int = 8,
+        about: Mapping[str, str] | None = None,
+    ) -> None:
+        """Make the encodings that are missing, and keep them.
+
+        Args:
+            kind: what they are of: `text`, `image`.
+            keys: uint8 `[N, 32]`, each once; those that are there are left alone.
+            encode: takes `batch_size` positions in `keys`, the last one perhaps several times, and
+                returns arrays `[batch_size, ...]` by name; shapes and dtypes never change.
+            describe: a position's input, in words.
+            batch_size: encoded together; a constant, so that one compiled graph does.
+            about: what they were made with, in words, for whoever looks at the cache.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """What only a recipe can say of the memory of a run, in bytes; None: unknown.
+
+    Attributes:
+        activations: what the backward pass of a micro-batch needs of its forward pass, without
+            gradient checkpointing.
+        checkpointed: the same with gradient checkpointing.
+        checkpointing: whether the configuration has it.
+        checkpointing_option: how to have it, such as `model.gradient_checkpointing=true`.
+        encoding: what encoding a batch takes beside the encoders.
+        encodings: what is kept, by kind: what it is of, in the singular (`caption`, `image`); bytes
+            of one encoding; how many a sample needs that shares none with others; and how many
+            the data set needs, None if there is none to count.
+    """
+
+    activations: float | None = None
+    checkpointed: float | None = None
+    checkpointing: bool | None = None
+    checkpointing_option: str = ""
+    encoding: float | None = None
+    encodings: Sequence[tuple[str, int, int, int | None]] = ()
 
 
 class Draws(Protocol):
@@ -121,11 +215,13 @@ class Batch:
     """The input of one optimisation step.
 
     `micro_batches` has `train.gradient_accumulation_steps` entries; their gradients are
-    averaged. `samples` counts the samples of all processes.
+    averaged. `samples` counts the samples of all processes; `epoch` the passes over the data set
+    before its first one.
     """
 
     micro_batches: Sequence[MicroBatch]
     samples: int
+    epoch: int = 0
 
 
 @dataclass(frozen=True)

@@ -66,13 +66,14 @@ def add_plugin_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_run_options(parser: argparse.ArgumentParser) -> None:
+def add_run_options(parser: argparse.ArgumentParser, dry_run: bool = True) -> None:
     add_plugin_options(parser)
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="check everything up to the weights, say what the run would be, and write nothing",
-    )
+    if dry_run:
+        parser.add_argument(
+            "--dry-run",
+            action="store_true",
+            help="check everything up to the weights, say what the run would be, and write nothing",
+        )
     parser.add_argument(
         "--trace",
         action="store_true",

@@ -47,8 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return 141
     except Exception as error:
+        from launcher.child import AlreadyReported
         from launcher.plugins import PluginImportError
 
+        if isinstance(error, AlreadyReported):
+            return error.exit_code
         if not isinstance(error, PluginImportError):
             raise
         _print_error(f"{error}:")

@@ -7,7 +7,46 @@ from typing import TYPE_CHECKING, Any
 from hooks import hookimpl
 
 if TYPE_CHECKING:
-    from hooks.types import Batch, Cache, Config, Dataset, Models, StepOutput, TrainState
+    from collections.abc import Mapping
+
+    from hooks.types import (
+        Batch,
+        Cache,
+        Config,
+        DataReport,
+        Dataset,
+        Encodings,
+        Inspection,
+        MemoryEstimate,
+        Models,
+        StepOutput,
+        TrainState,
+    )
+
+
+class NumberOfSamples:
+    """All that is known of a data set whose recipe does not look at it."""
+
+    def __init__(self, samples: int) -> None:
+        self._samples = samples
+
+    def as_json(self) -> Mapping[str, int]:
+        """`samples`."""
+        return {"samples": self._samples}
+
+    def text(self) -> str:
+        """One line."""
+        return f"samples  {self._samples:,} (the recipe tells no more: it has no `inspect_data`)"
+
+    def problems(self) -> list[str]:
+        """None, or the data set would not have been built."""
+        return []
+
+
+@hookimpl
+def inspect_data(inspection: Inspection) -> DataReport:
+    """The number of samples."""
+    return NumberOfSamples(len(inspection.build_dataset()))
 
 
 @hookimpl
@@ -29,9 +68,25 @@ def apply_precision(config: Config, models: Models) -> Models:
 
 
 @hookimpl
+def plan_encodings() -> Encodings:
+    """Nothing to encode."""
+    from launcher.training.encodings import NoEncodings
+
+    return NoEncodings()
+
+
+@hookimpl
 def precompute(cache: Cache) -> Cache:
     """Nothing to encode."""
     return cache
+
+
+@hookimpl
+def estimate_memory() -> MemoryEstimate:
+    """Unknown."""
+    from hooks.types import MemoryEstimate
+
+    return MemoryEstimate()
 
 
 @hookimpl

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from hooks.types import Config, Dist
-from launcher.pipeline import check
+from launcher.pipeline import check, new_schedule
 from launcher.plugin_checks import display_path
 from launcher.schedule import Schedule
 
@@ -31,7 +31,7 @@ def dry_run(plugins: Plugins, resolved: Resolved, console: Console) -> None:
     config, hook, dist = resolved.config, plugins.hook, Dist()
     check(config, plugins)
     dataset = hook.build_dataset(config=config, dist=dist)
-    schedule = Schedule(config.train, len(dataset), dist)
+    schedule = new_schedule(config, dataset, dist)
     for label, text in _summary(plugins, config, len(dataset), schedule):
         console.result(f"{label:<20}{text}")
     console.result("\nNo mistake found. No weight was loaded, nothing was written.")

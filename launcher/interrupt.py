@@ -77,6 +77,10 @@ def deferred() -> Iterator[None]:
 
 def say_interrupted() -> None:
     """The one line that a run ends with that was interrupted."""
+    from launcher.child import parent
+
+    if parent() is not None:  # which says it
+        return
     with suppress(OSError, ValueError):
         # On a terminal there stands half a line: the time so far, and ^C.
         start = "\n" if sys.stderr.isatty() else ""

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from hooks.types import Config, Dataset, Dist
 from launcher import pipeline
-from launcher.schedule import Schedule
+from launcher.encoding import EncodingStage
+from launcher.parts import trainable_parameters
 from launcher.training.errors import refuse
 
 if TYPE_CHECKING:
@@ -31,6 +32,11 @@ class _First:
     def __getitem__(self, index: int) -> Any:
         return self._dataset[index]
 
+    @property
+    def groups(self) -> Any:
+        groups = getattr(self._dataset, "groups", None)
+        return None if groups is None else groups[: self._count]
+
     def __getattr__(self, name: str) -> Any:  # what else a recipe's own data set offers
         return getattr(self._dataset, name)
 
@@ -41,23 +47,32 @@ def look(plugins: Plugins, config: Config, console: Console) -> tuple[Report, li
     Raises:
         UserError: what is wrong with the configuration, the files it names, or the data set.
     """
-    from launcher.training import device
+    from launcher.training import device, weights
     from launcher.training.precision.graph import trace
 
-    hook, dist = plugins.hook, Dist()
-    refuse(hook.check_config(config=config))
+    hook = plugins.hook
+    refuse(pipeline.stage_problems(plugins) + hook.check_config(config=config))
     runtime = config.runtime
     device.set_up(runtime.device, runtime.device_id, "graph")
-    dataset = hook.build_dataset(config=config, dist=dist)
-    dataset = _First(dataset, Schedule(config.train, len(dataset), dist).global_batch)
-    cache, report = pipeline.precompute(config, hook, dataset, console)
-    models = pipeline.prepare_models(config, hook, "train")
+    dataset = hook.build_dataset(config=config, dist=Dist())
+    batch_size = pipeline.new_schedule(config, dataset, Dist()).global_batch
+    dataset = _First(dataset, batch_size)
+    models = pipeline.prepare_networks(config, hook)
+    stage = EncodingStage(plugins, config, models, dataset, console, in_memory=True)
+    encoded = stage.run()
+    report = encoded.report
+    weights.load(models.cells().values())
     report.add(models.cells())
-    parameters = pipeline.trainable_parameters(models)
-    optimizer = hook.build_optimizer(config=config, parameters=parameters)
-    collate = hook.build_collate_fn(config=config, models=models, dataset=dataset, cache=cache)
+    optimizer = hook.build_optimizer(config=config, parameters=trainable_parameters(models))
+    collate = hook.build_collate_fn(
+        config=config,
+        models=models,
+        dataset=dataset,
+        encodings=encoded.encodings,
+        cache=encoded.cache,
+    )
     loss = hook.build_loss(config=config, models=models)
-    batch = Schedule(config.train, len(dataset), dist).batch(0, collate)
+    batch = pipeline.new_schedule(config, dataset, Dist()).batch(0, collate)
     with console.busy("compiling the forward pass", "compiled the forward pass"):
         report.observe([trace(loss.set_train(), batch.micro_batches[0])])
     scaled = config.precision.loss_scaling

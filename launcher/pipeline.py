@@ -1,20 +1,23 @@
 """A training run, from configuration to exported weights: the hooks of `hooks/specs.py` in order.
 
 The run has two stages. `precompute` encodes the data set with the parts that only encode
-(text encoders, VAE); `train` holds the parts of the training step. Each stage builds, freezes
-and casts its own parts, and the first stage's are gone before the second begins.
+(text encoders, VAE), see `launcher.encoding`; `train` holds the parts of the training step. Both
+are built, frozen and cast before anything is read or encoded: what is wrong with them shows in
+seconds.
 """
 
 from __future__ import annotations
 
-import gc
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from hooks.types import Batch, Cache, Config, Dataset, Dist, Models, Stage, StepOutput, TrainState
+from hooks.types import Batch, Config, Dataset, Dist, Models, StepOutput, TrainState
 from launcher.console import Console
+from launcher.encoding import Encoded, EncodingStage
+from launcher.feed import Feed, Graphs
 from launcher.interrupt import deferred, interruptible
+from launcher.parts import prepare_models, trainable_parameters
 from launcher.rundir import RunDir
 from launcher.rundir import problems as rundir_problems
 from launcher.schedule import Schedule
@@ -24,7 +27,6 @@ from launcher.training.errors import UserError, refuse
 if TYPE_CHECKING:
     from launcher.config import Resolved
     from launcher.plugins import Plugins
-    from launcher.training.precision.report import Report
     from launcher.training.step import TrainStep
 
 
@@ -34,7 +36,7 @@ def run(plugins: Plugins, resolved: Resolved, command_line: list[str], console: 
     Args:
         plugins: the defaults, the recipe and its variants, loaded and checked.
         resolved: the configuration, every option checked.
-        command_line: the arguments as typed, for the record.
+        command_line: the arguments as typed, for the record, and for the process that encodes.
         console: where progress is shown.
     """
     config, hook = resolved.config, plugins.hook
@@ -42,7 +44,7 @@ def run(plugins: Plugins, resolved: Resolved, command_line: list[str], console: 
     check(config, plugins)
     device = choose_device(config)
     dataset = hook.build_dataset(config=config, dist=dist)
-    schedule = Schedule(config.train, len(dataset), dist)
+    schedule = new_schedule(config, dataset, dist)
     text = config_text(plugins, config)
     with (
         RunDir.claim(config.train.output_dir, text, is_main=dist.is_main) as run_dir,
@@ -57,80 +59,128 @@ def run(plugins: Plugins, resolved: Resolved, command_line: list[str], console: 
             plugins=plugins.files(),
         )
         dataset = hook.prepare_data(config=config, dataset=dataset, say=console.headline)
-        cache, report = precompute(config, hook, dataset, console)
-        train(config, hook, dataset, cache, report, schedule, dist, run_dir, console)
+        networks = prepare_networks(config, hook)
+        in_child = config.precision.release_text_encoders == "process"
+        stage = EncodingStage(
+            plugins,
+            config,
+            networks,
+            dataset,
+            console,
+            arguments=command_line if in_child else None,
+        )
+        train(config, hook, networks, dataset, stage, schedule, dist, run_dir, console)
 
 
-def precompute(
-    config: Config, hook: Any, dataset: Dataset, console: Console
-) -> tuple[Cache, Report]:
-    """Encode the data set. The encoders are released at the end; what they are stored in and
-    compute in is reported.
-    """
-    from launcher.training.cache import MemoryCache
-    from launcher.training.precision.report import Report
-
-    report = Report()
-    models = prepare_models(config, hook, "precompute")
-    samples = f"{len(dataset)} samples"
-    busy = console.busy(f"encoding {samples}", f"encoded {samples}")
-    report.add(models.cells(), differentiated=False)
-    with busy if models else nullcontext():  # a recipe may have nothing to encode with
-        cache = hook.precompute(config=config, models=models, dataset=dataset, cache=MemoryCache())
-    for model in models.cells().values():
-        for _, cell in model.cells_and_names():  # the VAE's encoder is called by itself
-            report.observe_compiled(cell)
-    refuse(report.problems(loss_scaling=config.precision.loss_scaling))
-    report.release()
-    del models
-    gc.collect()
-    return cache, report
+def precompute(plugins: Plugins, resolved: Resolved, console: Console) -> Encoded:
+    """Encode the data set, in this process, and stop."""
+    config, hook = resolved.config, plugins.hook
+    refuse(stage_problems(plugins) + hook.check_config(config=config))
+    choose_device(config)
+    dataset = hook.build_dataset(config=config, dist=Dist())
+    with interruptible(lambda: None):
+        dataset = hook.prepare_data(config=config, dataset=dataset, say=console.headline)
+        networks = prepare_networks(config, hook)
+        stage = EncodingStage(plugins, config, networks, dataset, console)
+        return stage.run()
 
 
 def train(
     config: Config,
     hook: Any,
+    models: Models,
     dataset: Dataset,
-    cache: Cache,
-    report: Report,
+    stage: EncodingStage,
     schedule: Schedule,
     dist: Dist,
     run_dir: RunDir,
     console: Console,
 ) -> None:
-    """Train and export."""
-    models = prepare_models(config, hook, "train")
-    report.add(models.cells())
-    refuse(report.problems(loss_scaling=config.precision.loss_scaling))
-    collate = hook.build_collate_fn(config=config, models=models, dataset=dataset, cache=cache)
-    state, step = build_state(config, hook, models, schedule, dist, run_dir)
-    console.headline(describe(state, len(dataset), schedule.global_batch))
-    if config.runtime.mode == "graph":
-        with console.compiling():
-            compiled = step.compile(schedule.batch(0, collate).micro_batches[0])
-        report.observe_compiled(compiled)
-    else:
-        report.notes.append("runtime.mode is pynative: what was computed in was not looked for")
-    console.headline(report.table())
-    refuse(report.problems(loss_scaling=config.precision.loss_scaling, optimizer=state.optimizer))
-    run_dir.write_json("precision.json", report.as_json())
+    """Encode, train and export.
 
-    hook.on_train_start(state=state)
+    Args:
+        models: the parts of the `train` stage, cast, without values.
+    """
+    from launcher.training import weights
+
+    encoded = stage.run()
+    with console.busy("loading the networks", "loaded the networks"):
+        weights.load(models.cells().values())
+    report = encoded.report
+    report.add(models.cells())
+    collate = hook.build_collate_fn(
+        config=config,
+        models=models,
+        dataset=dataset,
+        encodings=encoded.encodings,
+        cache=encoded.cache,
+    )
+    state, step = build_state(config, hook, models, schedule, dist, run_dir)
+    for line in describe(state, len(dataset), schedule):
+        console.headline(line)
+    graphs = None
+    if config.runtime.mode == "graph":
+        graphs = Graphs(step, schedule.shapes, console)
+    feed = Feed(
+        lambda number: schedule.batch(number, collate),
+        state.max_train_steps,
+        config.runtime.prefetch,
+        lambda key: stage.mend(encoded, key),
+        console.headline,
+    )
+    with feed:
+        if graphs is not None:
+            for compiled in graphs.compile_for(feed.get(0)[0]):
+                report.observe_compiled(compiled)
+        else:
+            report.notes.append("runtime.mode is pynative: what was computed in was not looked for")
+        console.headline(report.table())
+        refuse(
+            report.problems(loss_scaling=config.precision.loss_scaling, optimizer=state.optimizer)
+        )
+        run_dir.write_json("precision.json", report.as_json())
+        hook.on_train_start(state=state)
+        loop(config, hook, state, schedule, feed, graphs, run_dir, console)
+
+    files = hook.export_weights(config=config, models=models, directory=run_dir.path)
+    hook.on_train_end(state=state)
+    for file in files:
+        console.result(str(file))
+
+
+def loop(
+    config: Config,
+    hook: Any,
+    state: TrainState,
+    schedule: Schedule,
+    feed: Feed,
+    graphs: Graphs | None,
+    run_dir: RunDir,
+    console: Console,
+) -> None:
+    """The steps.
+
+    Args:
+        graphs: compiles what is not yet; None: nothing is compiled.
+    """
     skipped = 0
     with console.progress(state.max_train_steps) as progress:
         while state.step < state.max_train_steps:
+            batch, waited = feed.get(state.step)
+            if graphs is not None:
+                graphs.compile_for(batch)
             started = time.perf_counter()
-            state.epoch = schedule.epoch(state.step)
+            state.epoch = batch.epoch
             state.learning_rate = schedule.learning_rate(state.step)
-            batch = schedule.batch(state.step, collate)
             output = hook.train_step(state=state, batch=batch)
-            seconds = time.perf_counter() - started
+            seconds = waited + time.perf_counter() - started
             run_dir.write_metrics(
                 step=state.step + 1,
                 loss=output.loss,
                 lr=state.learning_rate,
                 grad_norm=output.grad_norm,
                 step_seconds=seconds,
+                stall_share=waited / seconds,
                 samples_per_second=batch.samples / seconds,
                 skipped=output.skipped,
                 metrics=output.metrics,
@@ -145,11 +195,6 @@ def train(
             progress.update(state.step, loss=output.loss, lr=state.learning_rate)
             hook.on_step_end(state=state, output=output)
 
-    files = hook.export_weights(config=config, models=models, directory=run_dir.path)
-    hook.on_train_end(state=state)
-    for file in files:
-        console.result(str(file))
-
 
 def check(config: Config, plugins: Plugins) -> None:
     """Refuse a run that cannot succeed, before anything is loaded.
@@ -158,10 +203,24 @@ def check(config: Config, plugins: Plugins) -> None:
         UserError: names every problem found.
     """
     problems = rundir_problems(config.train.output_dir)
+    problems += stage_problems(plugins)
     problems += plugins.hook.check_config(config=config)
     if plugins.leaves_to_launcher("build_optimizer"):
         problems += precision_problems(config.precision, config.optimizer)
     refuse(problems)
+
+
+def stage_problems(plugins: Plugins) -> list[str]:
+    """Whether something would be encoded that nobody knows the keys of."""
+    if plugins.leaves_to_launcher("plan_encodings") and not plugins.leaves_to_launcher(
+        "precompute"
+    ):
+        return [
+            "the hook precompute is implemented and plan_encodings is not, so that nobody knows "
+            "what it has to encode, and whether it was encoded before. Implement both: "
+            "`launcher hooks` with the arguments of this run shows who answers them."
+        ]
+    return []
 
 
 def choose_device(config: Config) -> str:
@@ -177,17 +236,22 @@ def choose_device(config: Config) -> str:
         return device.set_up(section.device, section.device_id, section.mode)
 
 
-def prepare_models(config: Config, hook: Any, stage: Stage) -> Models:
-    """Load, freeze and cast the parts of a stage."""
-    from launcher.training.freeze import freeze
+def prepare_networks(config: Config, hook: Any) -> Models:
+    """The parts of the `train` stage, cast, without values. What is wrong with them is found now,
+    before anything is encoded."""
+    from launcher.training.precision.report import Report
 
-    models: Models = hook.build_models(config=config, stage=stage)
-    if stage == "train":
-        models = hook.configure_trainable(config=config, models=models)
-    else:
-        freeze(models.cells().values())
-    models = hook.apply_precision(config=config, models=models)
-    return models
+    networks = prepare_models(config, hook, "train")
+    trainable_parameters(networks)
+    report = Report()
+    report.add(networks.cells())
+    refuse(report.problems(loss_scaling=config.precision.loss_scaling))
+    return networks
+
+
+def new_schedule(config: Config, dataset: Dataset, dist: Dist) -> Schedule:
+    """The steps of a run over a data set."""
+    return Schedule(config.train, len(dataset), dist, getattr(dataset, "groups", None))
 
 
 def build_state(
@@ -257,27 +321,19 @@ def explain_skipping(state: TrainState, batch: Batch, output: StepOutput, skippe
     )
 
 
-def trainable_parameters(models: Models) -> list[Any]:
-    """What is trained.
-
-    Raises:
-        UserError: nothing is.
-    """
-    parameters = models.trainable_parameters()
-    if not parameters:
-        raise UserError(
-            "no parameter is trainable: configure_trainable left requires_grad False everywhere. "
-            "Unfreeze the part that is to be trained."
-        )
-    return parameters
-
-
-def describe(state: TrainState, samples: int, global_batch: int) -> str:
-    """One line: on how much, for how long."""
-    return (
-        f"training for {state.max_train_steps} steps of {global_batch} samples, "
+def describe(state: TrainState, samples: int, schedule: Schedule) -> Iterator[str]:
+    """Lines: on how much, for how long, in how many shapes."""
+    yield (
+        f"training for {state.max_train_steps} steps of {schedule.global_batch} samples, "
         f"{samples} samples in the data set"
     )
+    if schedule.shapes > 1:
+        yield (
+            f"images of {schedule.shapes} sizes: at most {schedule.shapes} graphs are compiled, "
+            "each when its first batch comes"
+        )
+    if schedule.unseen:
+        yield f"{schedule.unseen} samples are not seen in so many steps"
 
 
 def config_text(plugins: Plugins, config: Config) -> str:

@@ -169,6 +169,7 @@ class RunDir:
         lr: float,
         grad_norm: float,
         step_seconds: float,
+        stall_share: float,
         samples_per_second: float,
         skipped: bool,
         metrics: Mapping[str, Any] | None = None,
@@ -183,6 +184,7 @@ class RunDir:
             step: number of the step just done, from 1.
             loss, lr, grad_norm, skipped: what the step reported, and the rate it used.
             step_seconds: wall time of the step.
+            stall_share: how much of it was spent waiting for the batch.
             samples_per_second: over all processes.
             metrics: further figures, by name.
 
@@ -196,6 +198,7 @@ class RunDir:
             "lr": lr,
             "grad_norm": grad_norm,
             "step_seconds": step_seconds,
+            "stall_share": stall_share,
             "samples_per_second": samples_per_second,
             "skipped": skipped,
         }

@@ -79,6 +79,12 @@ class PrecisionSection:
         help="what the attention of transformer and ControlNet computes in; auto: what they "
         "compute in; fp32: without FlashAttention; fp16 scales the loss",
     )
+    release_text_encoders: Literal["process", "keep", "delete", "cast"] = option(
+        "process",
+        help="where text encoders and VAE go once the data set is encoded. process: they live in a "
+        "process of their own, which ends; keep: they stay; delete: no reference is left, but "
+        "MindSpore's memory pool; cast: to half precision first, then delete",
+    )
     max_skipped_updates: int = option(
         20, ge=1, help="stop after as many updates in a row without finite gradients"
     )
@@ -177,6 +183,9 @@ class RuntimeSection:
     device_id: int = option(0, ge=0, help="which NPU")
     mode: Literal["graph", "pynative"] = option(
         "graph", help="graph: compile the step; pynative: run op by op, to debug"
+    )
+    prefetch: int = option(
+        2, ge=0, help="batches that a thread makes ahead of the step; 0: the step waits for each"
     )
 
 

@@ -1,10 +1,23 @@
 """Fixtures shared by all tests. Compiled cells are session-wide: a compilation takes seconds."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def user_cache(tmp_path_factory):
+    """The user's cache folder, new, shared by everything in this session: what one test has had
+    encoded, the next finds."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "user-cache"))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -28,7 +28,7 @@ def test_the_first_run_is_a_configuration_that_the_recipe_takes(tmp_path):
     config = resolve(recipe.sections(SECTIONS), [read_yaml(path), read_overrides(arguments)]).config
     assert config.train.learning_rate == 5e-6
     assert config.train.seed == 1
-    assert config.data.size == (512, 768)
+    assert config.data.sizes == ((512, 768),)
 
 
 def test_links_and_files_that_it_names_exist():

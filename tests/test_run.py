@@ -63,7 +63,7 @@ def metrics(output_dir):
 def test_a_normal_run_says_what_it_does_and_nothing_else(run):
     process, output_dir = run
     assert not NOISE.search(process.stderr), process.stderr
-    for line in ("encoded 6 samples in", "compiled the training step in", f"step {STEPS}/{STEPS}"):
+    for line in ("encoded 19 inputs in", "compiled the training step in", f"step {STEPS}/{STEPS}"):
         assert line in process.stderr
     assert process.stdout.splitlines() == [
         str(output_dir / "controlnet" / name)
@@ -80,6 +80,7 @@ def test_metrics_have_a_line_a_step(run):
         assert 0.5 < line["loss"] < 3
         assert line["grad_norm"] > 0
         assert line["step_seconds"] > 0
+        assert 0 <= line["stall_share"] < 1
         assert line["samples_per_second"] == pytest.approx(4 / line["step_seconds"])
         assert line["skipped"] is False
 

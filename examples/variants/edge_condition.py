@@ -29,5 +29,5 @@ def build_dataset(config):
         conditioning_image_column=data.conditioning_image_column,  # an error beside `edges`
         conditioning=edges,
         caption_column=data.caption_column,
-        resolution=data.size,
+        sizes=data.sizes,
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
+from launcher.training import sizes_only
 from launcher.training.errors import UserError
 
 
@@ -52,6 +54,14 @@ def set_up(device: str, device_id: int, mode: str) -> str:
     return chosen
 
 
+def chosen() -> str:
+    """The device that MindSpore uses: `Ascend` or `CPU`."""
+    import mindspore as ms
+
+    return str(ms.get_context("device_target"))
+
+
+@functools.cache  # once: what `attend_in` puts in place afterwards is to stay
 def supply_what_lacks() -> None:
     """On the CPU, put equivalents in the place of what MindSpore lacks there (`launcher.cpu`).
 
@@ -96,7 +106,7 @@ def emulates(dtype: Any) -> bool:
     """Whether computing in a dtype has to be emulated on this device: bfloat16 on the CPU."""
     import mindspore as ms
 
-    return bool(dtype == ms.bfloat16) and _on_cpu()
+    return bool(dtype == ms.bfloat16) and _on_cpu() and not sizes_only.is_wanted()
 
 
 def emulate_bf16(cell: Any) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
+from launcher.training import weights
 from launcher.training.optimizers.state import zeros
 
 if TYPE_CHECKING:
@@ -198,6 +199,7 @@ class TrainStep:
         accumulation_steps: int = 1,
         loss_scaler: ms.amp.DynamicLossScaler | None = None,
     ) -> None:
+        weights.require_loaded(loss)
         gradients = Gradients(loss, optimizer.parameters, loss_scaler)
         update = _Update(optimizer, max_grad_norm, loss_scaler)
         self._optimizer = optimizer

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from launcher.verbs.cache import cache
 from launcher.verbs.config import config
 from launcher.verbs.cp import cp
+from launcher.verbs.data import data
 from launcher.verbs.hooks import hooks
+from launcher.verbs.plan import plan
 from launcher.verbs.precision import precision
+from launcher.verbs.precompute import precompute
 from launcher.verbs.recipes import recipes
 from launcher.verbs.run import run
 
 VERBS: dict[str, Callable[[list[str]], None]] = {
     "run": run,
+    "precompute": precompute,
     "recipes": recipes,
     "hooks": hooks,
     "config": config,
     "precision": precision,
+    "plan": plan,
+    "data": data,
+    "cache": cache,
     "cp": cp,
 }

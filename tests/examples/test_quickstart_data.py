@@ -50,7 +50,7 @@ def test_the_recipe_reads_them():
     dataset = build_controlnet_dataset(
         dataset_name=str(QUICKSTART / "data"),
         conditioning_image_column="conditioning_image",
-        resolution=64,
+        sizes=[(64, 64)],
     )
     assert len(dataset) == 64
     assert dataset[0].target.shape == dataset[0].condition.shape == (3, 64, 64)

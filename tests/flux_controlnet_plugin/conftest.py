@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 
+from flux_common.latents import image_ids
+
 TEXT_LENGTH = 16
 
 
@@ -33,6 +35,7 @@ def micro_batch():
         np.ones(2, np.float32),
         normal(2, TEXT_LENGTH, 32),
         normal(2, 32),
+        image_ids(2, 3),
     )
 
 
@@ -51,7 +54,6 @@ def make_loss(transformer):
         return FluxControlNetLoss(
             controlnet,
             transformer,
-            size=(2, 3),
             text_length=TEXT_LENGTH,
             guidance_scale=3.5,
         )

@@ -36,8 +36,24 @@ def test_resolutions_that_do_not_fit(resolution, substance):
 
 
 def test_resolution_as_height_and_width():
-    assert ControlNetDataSection(resolution=64).size == (64, 64)
-    assert ControlNetDataSection(resolution=[64, 96]).size == (64, 96)
+    assert ControlNetDataSection().sizes == ((512, 512),)
+    assert ControlNetDataSection(resolution=64).sizes == ((64, 64),)
+    assert ControlNetDataSection(resolution=[64, 96]).sizes == ((64, 96),)
+
+
+def test_buckets_in_place_of_a_resolution():
+    buckets = [[64, 96], [96, 64]]
+    assert ControlNetDataSection(buckets=buckets).sizes == ((64, 96), (96, 64))
+    assert data(buckets=buckets) == []
+    (problem,) = data(buckets=buckets, resolution=512)
+    assert "data.resolution is 512" in problem and "set one of them to null" in problem
+
+
+def test_buckets_that_do_not_fit():
+    first, second = data(buckets=[[64, 100], [64, 64], [64, 64]])
+    assert "data.buckets has [64, 100]" in first and "nearest is [64, 96]" in first
+    assert "[64, 64] twice" in second
+    assert "data.buckets is empty" in data(buckets=[])[0]
 
 
 def test_one_data_set_and_one_control():

@@ -28,7 +28,7 @@ def folder(tmp_path):
 
 
 def build(folder, **options):
-    options.setdefault("resolution", 32)
+    options.setdefault("sizes", [(32, 32)])
     return build_controlnet_dataset(dataset_name=str(folder), **options)
 
 
@@ -46,7 +46,7 @@ def test_a_sample_has_target_condition_and_captions(folder):
 
 def test_both_images_show_the_same_part(folder):
     """The condition is the target at twice the size: after scaling they are almost equal."""
-    sample = build(folder, conditioning_image_column="cond", resolution=[48, 32])[0]
+    sample = build(folder, conditioning_image_column="cond", sizes=[(48, 32)])[0]
     assert sample.target.shape == sample.condition.shape == (3, 48, 32)
     difference = np.abs(sample.target - sample.condition).mean()
     assert difference < 0.1
@@ -97,10 +97,25 @@ def test_a_function_and_a_column_are_one_too_many(folder):
         ({}, "there is no control image: set data.conditioning_image_column"),
         ({"conditioning": "gray", "conditioning_image_column": "cond"}, "given twice"),
         ({"conditioning": "depth"}, "'depth', and must be one of canny, gray, blur"),
-        ({"conditioning": "gray", "resolution": 100}, "multiple of 16"),
+        ({"conditioning": "gray", "sizes": [(112, 100)]}, "multiple of 16"),
         ({"conditioning": "gray", "image_column": "picture"}, "no column 'picture'"),
     ],
 )
 def test_options_that_make_no_sense(folder, options, message):
     with pytest.raises(UserError, match=message):
         build(folder, **options)
+
+
+def test_with_several_sizes_each_sample_has_the_nearest_one(folder):
+    for name in ("1.png", "c1.png"):
+        load = Image.open(folder / name)
+        load.resize((load.height, load.width)).save(folder / name)  # upright
+    dataset = build(folder, conditioning_image_column="cond", sizes=[(48, 32), (32, 48)])
+    assert dataset.groups.tolist() == [1, 0, 1]
+    for index, (height, width) in enumerate([(32, 48), (48, 32), (32, 48)]):
+        assert dataset.bucket(index) == (height, width)
+        sample = dataset[index]
+        assert sample.target.shape == sample.condition.shape == (3, height, width)
+    without_check = build(folder, conditioning="gray", sizes=[(48, 32), (32, 48)], check=False)
+    assert without_check.groups.tolist() == [1, 0, 1]
+    assert build(folder, conditioning="gray").groups is None

@@ -94,6 +94,33 @@ def test_weights_multiply_each_samples_squared_error(make_loss, micro_batch):
     assert value([2, 0.5]) == pytest.approx(2 * first + 0.5 * second, rel=1e-6)
 
 
+def test_a_graph_serves_every_shape_of_as_many_tokens(make_loss, micro_batch):
+    """Exactly as a cell into which the positions are built."""
+    from mindspore import Tensor, nn
+
+    from flux_common.latents import image_ids
+
+    class BuiltIn(nn.Cell):
+        def __init__(self, loss, ids):
+            super().__init__(auto_prefix=False)
+            self.loss = loss
+            self.ids = Tensor(ids)
+
+        def construct(self, *inputs):
+            return self.loss(*inputs, self.ids)
+
+    loss = make_loss(1, 1, filled=True)
+    wide, high, square = image_ids(2, 3), image_ids(3, 2), image_ids(2, 2)
+    few = [a[:, :4] if a.shape[1:] == (6, 64) else a for a in micro_batch[:-1]]
+    graphs, values = [], []
+    for inputs, ids in ((micro_batch[:-1], wide), (micro_batch[:-1], high), (few, square)):
+        values.append(float(loss(*map(Tensor, (*inputs, ids)))))
+        graphs.append(len(loss.compile_cache))
+        assert values[-1] == float(BuiltIn(loss, ids)(*map(Tensor, inputs)))
+    assert graphs == [1, 1, 2]
+    assert len(set(values)) == 3
+
+
 def test_half_precision_agrees_with_float32(make_loss, micro_batch, filled, tiny_flux):
     """float16 with its real kernels: parameters of the ControlNet stay float32."""
     import mindspore as ms
@@ -113,7 +140,7 @@ def test_half_precision_agrees_with_float32(make_loss, micro_batch, filled, tiny
     set_trainable(half, False)
     cast_frozen(half, ms.float16)
     cast_trained(controlnet, ms.float32, ms.float16)
-    loss = FluxControlNetLoss(controlnet, half, size=(2, 3), text_length=16, guidance_scale=3.5)
+    loss = FluxControlNetLoss(controlnet, half, text_length=16, guidance_scale=3.5)
     value, gradients = gradients_of(loss, micro_batch, dynamic_loss_scaler())
     expected_value, expected = filled
     assert value == pytest.approx(expected_value, rel=2e-3)

@@ -34,7 +34,7 @@ def seen(tiny_flux, micro_batch):
         models = Models(transformer=transformer, controlnet=controlnet)
         models = configure_trainable(models)
         models = apply_precision(tables.config(mixed_precision, policy), models)
-        sizes = dict(size=(2, 3), text_length=16, guidance_scale=3.5)
+        sizes = dict(text_length=16, guidance_scale=3.5)
         loss = FluxControlNetLoss(controlnet, transformer, **sizes)
         return tables.report_of(models, [(loss, micro_batch, {})]).parts
 

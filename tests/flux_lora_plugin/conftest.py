@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 
+from flux_common.latents import image_ids
+
 TEXT_LENGTH = 16
 RANK = 4
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "proj_mlp")
@@ -51,7 +53,6 @@ def make_loss():
         return FluxLoraLoss(
             transformer,
             clip,
-            size=(2, 3),
             text_length=TEXT_LENGTH,
             guidance_scale=3.5,
         )
@@ -71,4 +72,4 @@ def micro_batch():
     latents, noise = normal(2, 6, 64), normal(2, 6, 64)
     weights = np.ones(2, np.float32)
     embeds = normal(2, TEXT_LENGTH, 32), normal(2, 32)
-    return latents, noise, timesteps / 1000, timesteps, weights, *embeds
+    return latents, noise, timesteps / 1000, timesteps, weights, *embeds, image_ids(2, 3)

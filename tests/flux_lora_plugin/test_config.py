@@ -40,6 +40,15 @@ def test_layers_as_text_or_list():
         ({"instance_prompt": " "}, "data.instance_prompt is empty"),
         ({"with_prior_preservation": True, "class_data_dir": "y"}, "needs data.class_prompt"),
         ({"with_prior_preservation": True, "class_prompt": "y"}, "needs data.class_data_dir"),
+        (
+            {
+                "with_prior_preservation": True,
+                "class_data_dir": "y",
+                "class_prompt": "y",
+                "buckets": [[64, 96], [96, 64]],
+            },
+            "the class images are made at one size",
+        ),
         ({"class_prompt": "y"}, "only with data.with_prior_preservation=true"),
         ({"num_class_images": 7}, "only with data.with_prior_preservation=true"),
         ({"num_inference_steps": 4}, "only with data.with_prior_preservation=true"),

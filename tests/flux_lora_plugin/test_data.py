@@ -30,7 +30,7 @@ def dog(tmp_path):
 
 
 def build(folder=None, **options):
-    given = {"resolution": 32, "source": SOURCE, "instance_prompt": PROMPT, **options}
+    given = {"sizes": [(32, 32)], "source": SOURCE, "instance_prompt": PROMPT, **options}
     return build_dreambooth_dataset(instance_data_dir=folder and str(folder), **given)
 
 
@@ -93,3 +93,17 @@ def test_folders_that_cannot_be_used(dog, tmp_path):
     (dog / "d.heic").write_bytes(b"\0" * 100)
     with pytest.raises(UserError, match=r"image 3 \(d.heic\)"):
         build(dog)
+
+
+def test_with_several_sizes_each_image_has_the_nearest_one(dog, tmp_path):
+    tall = Image.open(dog / "b.png").resize((40, 50))
+    tall.save(dog / "b.png")
+    sizes = [(32, 48), (48, 32)]
+    dataset = build(dog, sizes=sizes)
+    assert dataset.groups.tolist() == [0, 1, 0]
+    assert [dataset.bucket(i) for i in range(3)] == [(32, 48), (48, 32), (32, 48)]
+    assert [dataset[i].images[INSTANCE].shape for i in (0, 1)] == [(3, 32, 48), (3, 48, 32)]
+    assert build(dog).groups is None
+    given = {"class_data_dir": str(tmp_path), "class_prompt": "a dog", "num_class_images": 2}
+    with pytest.raises(ValueError, match="class images beside instances of the sizes"):
+        build(dog, sizes=sizes, class_images=given)

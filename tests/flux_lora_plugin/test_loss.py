@@ -111,11 +111,13 @@ def test_half_precision_with_clip_in_the_step_agrees_with_float32(
     ids[0, 1:5] = [5, 9, 7, 11]
     ids[1, 1:3] = [8, 6]
     pooled = encode_clip(clip, ids)  # float32, outside of the step
-    expected_value, expected = reference((*micro_batch[:6], pooled))
+    expected_value, expected = reference((*micro_batch[:6], pooled, micro_batch[7]))
 
     models = apply_precision(Config, Models(transformer=transformer, text_encoder=clip))
     loss = make_loss(models["transformer"], models["text_encoder"])
-    value, gradients = differentiate(loss, dynamic_loss_scaler())((*micro_batch[:6], ids))
+    value, gradients = differentiate(loss, dynamic_loss_scaler())(
+        (*micro_batch[:6], ids, micro_batch[7])
+    )
 
     for name, p in (*transformer.parameters_and_names(), *clip.parameters_and_names()):
         assert p.dtype == (ms.float32 if ".lora_" in name else ms.float16), name

@@ -12,6 +12,7 @@ import pytest
 
 from launcher import cli
 from launcher.training.errors import UserError
+from launcher.verbs import VERBS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -253,7 +254,7 @@ def test_a_setting_may_be_empty(started):
     [
         (["recipe"], "there is no verb `recipe`; did you mean `recipes`?"),
         (["hook", "--recipe", "fence"], "there is no verb `hook`; did you mean `hooks`?"),
-        (["train"], "The verbs are run, recipes, hooks, config, precision, cp; `launcher --help`"),
+        (["train"], f"The verbs are {', '.join(VERBS)}; `launcher --help`"),
         (["fence"], "there is no verb `fence`; did you mean `--recipe fence`?"),
         (["--recipe"], "expected one argument. `launcher run --help` shows the options."),
         (["hooks", "train.seed=1"], "`launcher hooks` does not take `train.seed=1`"),

@@ -136,16 +136,20 @@ def {hook}({arguments}):
 
 @pytest.mark.parametrize("style", [NEW_STYLE, OLD_STYLE], ids=["wrapper", "hookwrapper"])
 def test_wrappers_work_on_every_hook(write, style):
+    encoding = {"dataset": [], "encodings": [], "cache": {}}
     calls = {
         "config_sections": {},
         "check_config": {"config": None},
         "build_dataset": {"config": None, "dist": None},
+        "inspect_data": {"config": None, "inspection": SimpleNamespace(build_dataset=list)},
         "prepare_data": {"config": None, "dataset": [], "say": print},
         "build_models": {"config": None, "stage": "train"},
         "configure_trainable": {"config": None, "models": {}},
         "apply_precision": {"config": None, "models": {}},
-        "precompute": {"config": None, "models": {}, "dataset": [], "cache": {}},
-        "build_collate_fn": {"config": None, "models": {}, "dataset": [], "cache": {}},
+        "plan_encodings": {"config": None, "models": {}, "networks": {}, "dataset": []},
+        "precompute": {"config": None, "models": {}, **encoding},
+        "estimate_memory": {"config": None, "models": {}, "networks": {}, "samples": None},
+        "build_collate_fn": {"config": None, "models": {}, **encoding},
         "build_loss": {"config": None, "models": {}},
         "build_optimizer": {"config": None, "parameters": []},
         "train_step": {"state": None, "batch": None},

@@ -23,6 +23,7 @@ STEP = {
     "lr": 1e-5,
     "grad_norm": 0.5,
     "step_seconds": 0.1,
+    "stall_share": 0.25,
     "samples_per_second": 40.0,
     "skipped": False,
 }

@@ -15,6 +15,19 @@ from launcher.training.precision.cast import (
     cast_frozen,
     cast_trained,
     dtype_of,
+    name_of,
+    shrink,
+    signature,
 )
 
-__all__ = ["Policy", "activation_dtype", "apply", "cast_frozen", "cast_trained", "dtype_of"]
+__all__ = [
+    "Policy",
+    "activation_dtype",
+    "apply",
+    "cast_frozen",
+    "cast_trained",
+    "dtype_of",
+    "name_of",
+    "shrink",
+    "signature",
+]

@@ -10,6 +10,8 @@ float32 and hold its values. float16 has real kernels everywhere.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -142,6 +144,36 @@ def cast_trained(
     for parameter in cell.get_parameters():
         parameter.set_dtype(parameters)
     return cell
+
+
+def shrink(cell: Any) -> None:
+    """Store all parameters of a cell in half precision, which it is not to be used in: what the
+    article that this project starts from does to a model before it deletes it, so that less of it
+    can stay behind in MindSpore's memory pool."""
+    import mindspore as ms
+
+    for parameter in cell.get_parameters():
+        if parameter.dtype == ms.float32:
+            parameter.set_dtype(ms.float16)
+
+
+def signature(cell: Any) -> str:
+    """What a cell is kept in and computes in, down to its last parameter: equal for two cells of
+    one architecture if they were cast alike, and different otherwise. The name of a dtype if that
+    is all there is to say, else a digest.
+    """
+    stored = {name: name_of(p.dtype) for name, p in cell.parameters_and_names()}
+    computation: dict[str, str] = {}
+    for path, part in cell.cells_and_names():
+        if (dtype := to_float_dtype(part)) is not None:
+            computation[path] = name_of(dtype)
+        elif (note := asked(part)) is not None:
+            computation[path] = note.computation
+    dtypes = {*stored.values(), *computation.values()}
+    if len(dtypes) == 1:
+        return dtypes.pop()
+    text = json.dumps([stored, computation], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _compute_in(cell: Any, dtype: Any, attention: Any | None, *, trained: bool, cast: bool) -> None:

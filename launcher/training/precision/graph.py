@@ -78,13 +78,13 @@ class UnreadableGraphError(RuntimeError):
     """MindSpore cannot write a graph down, such as one that calls back into Python."""
 
 
-def compiled_graphs(cell: Any) -> list[bytes]:
-    """The graphs that this very cell was compiled to; none in PyNative mode.
+def compiled_graph(cell: Any, phase: str) -> bytes:
+    """One of the graphs that this very cell was compiled to, a key of its `compile_cache`.
 
     Raises:
         UnreadableGraphError: see there.
     """
-    return [_written(cell, phase) for phase in sorted(cell.compile_cache)]
+    return _written(cell, phase)
 
 
 def trace(cell: Any, inputs: Sequence[Any], **keywords: Any) -> bytes:
@@ -129,7 +129,7 @@ def operations(
     """What the forward pass in a graph computes.
 
     Args:
-        graph: from `compiled_graphs` or `trace`. Of several results the first counts, with what
+        graph: from `compiled_graph` or `trace`. Of several results the first counts, with what
             it is computed from: the loss of a training step, without the backward pass.
         part_of: the part that a parameter belongs to, by the parameter's name. What has nothing
             of its part behind it is the part's output.

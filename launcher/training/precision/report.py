@@ -25,7 +25,7 @@ from launcher.training.precision.graph import (
     UNKNOWN,
     Operation,
     UnreadableGraphError,
-    compiled_graphs,
+    compiled_graph,
     operations,
 )
 
@@ -109,6 +109,7 @@ class Report:
         self.notes: list[str] = []
         # By the parameters themselves: their names change when a part becomes one of a loss cell.
         self._placed: list[tuple[Any, _Place]] = []
+        self._seen: set[tuple[int, str]] = set()
 
     # ---------------------------------------------------------------------------------------
     # Gathering
@@ -140,11 +141,14 @@ class Report:
         self._placed.clear()
 
     def observe_compiled(self, cell: Any) -> None:
-        """Take in what the graphs do that this very cell was compiled to. One that cannot be
-        looked into is noted.
+        """Take in what the graphs do that this very cell was compiled to, each once. One that
+        cannot be looked into is noted.
         """
         try:
-            self.observe(compiled_graphs(cell))
+            for phase in sorted(cell.compile_cache):
+                if (id(cell), phase) not in self._seen:
+                    self._seen.add((id(cell), phase))
+                    self.observe([compiled_graph(cell, phase)])
         except UnreadableGraphError as error:
             self.notes.append(
                 f"a graph of {type(cell).__name__} could not be looked into, so what it computes "
@@ -164,6 +168,22 @@ class Report:
                 place = places.get(operation.parameter)
                 if place is not None:
                     self.parts[place.part].operations.append((operation, place))
+
+    def observations(self) -> list[dict[str, Any]]:
+        """What was observed, for `adopt` in another process, as JSON can hold it."""
+        return [
+            {"part": name, "path": place.path, **dataclasses.asdict(operation)}
+            for name, part in self.parts.items()
+            for operation, place in part.operations
+        ]
+
+    def adopt(self, observations: Iterable[Mapping[str, Any]]) -> None:
+        """Take in what another process observed in the same parts."""
+        places = {(place.part, place.path): place for _, place in self._placed}
+        for observation in observations:
+            fields = dict(observation)
+            place = places[fields.pop("part"), fields.pop("path")]
+            self.parts[place.part].operations.append((Operation(**fields), place))
 
     # ---------------------------------------------------------------------------------------
     # Checking

@@ -265,6 +265,8 @@ def test_encoder(name, limit, encoded, saved):
 
 def draws(step):
     """As in the script that wrote the reference."""
+    from flux_common.latents import image_ids
+
     generator = np.random.default_rng([2, step])
 
     def normal(*shape):
@@ -274,7 +276,7 @@ def draws(step):
     timesteps = generator.integers(1, 1001, 2).astype(np.float32)
     ones = np.ones(2, np.float32)
     embeds = normal(2, 16, 32), normal(2, 32)
-    return latents, control, noise, timesteps / 1000, timesteps, ones, *embeds
+    return latents, control, noise, timesteps / 1000, timesteps, ones, *embeds, image_ids(2, 3)
 
 
 @pytest.fixture(scope="module")
@@ -295,7 +297,7 @@ def make_loss(tiny_flux):
         set_trainable(transformer, False)
         cast_trained(transformer, dtype_of(precision), dtype_of(precision))
         cast_trained(controlnet, dtype_of("fp32"), dtype_of(precision))
-        sizes = dict(size=(2, 3), text_length=16, guidance_scale=3.5)
+        sizes = dict(text_length=16, guidance_scale=3.5)
         return FluxControlNetLoss(controlnet, transformer, **sizes)
 
     return make

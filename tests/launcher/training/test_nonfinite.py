@@ -255,6 +255,7 @@ def test_a_compiled_step_goes_on_as_before():
 
 
 def test_a_layer_of_a_flux_controlnet_is_named(tiny_flux):
+    from flux_common.latents import image_ids
     from flux_common.loading import load_transformer
     from flux_controlnet_plugin.controlnet import controlnet_from_transformer
     from flux_controlnet_plugin.loss import FluxControlNetLoss
@@ -267,14 +268,12 @@ def test_a_layer_of_a_flux_controlnet_is_named(tiny_flux):
         parameter.requires_grad = False
         parameter.set_dtype(ms.float16)
     controlnet.to_float(ms.float16)
-    loss = FluxControlNetLoss(
-        controlnet, transformer, size=(2, 3), text_length=16, guidance_scale=3.5
-    )
+    loss = FluxControlNetLoss(controlnet, transformer, text_length=16, guidance_scale=3.5)
     rng = np.random.default_rng(0)
     images = [rng.standard_normal((2, 6, 64)).astype(np.float32) for _ in range(3)]
     text = [rng.standard_normal(shape).astype(np.float32) for shape in [(2, 16, 32), (2, 32)]]
     timesteps = np.array([750, 125], np.float32)
-    inputs = [*images, timesteps / 1000, timesteps, np.ones(2, np.float32), *text]
+    inputs = [*images, timesteps / 1000, timesteps, np.ones(2, np.float32), *text, image_ids(2, 3)]
     name = "transformer_blocks.0.ff.net.0.proj"
     weight = controlnet.parameters_dict()[f"controlnet.{name}.weight"]
     weight.set_data(weight * 3e5)
