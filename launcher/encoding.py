@@ -84,6 +84,7 @@ class EncodingStage:
                 to make it was killed.
             AlreadyReported: that process failed.
         """
+        from launcher.training.cache import DiskCache
         from launcher.training.precision.report import Report
 
         report, models = Report(), Models()
@@ -114,6 +115,8 @@ class EncodingStage:
                 "cache. If neither is so, the recipe's precompute does not make what its "
                 "plan_encodings names."
             )
+        if isinstance(encoded.cache, DiskCache):
+            encoded.cache.touch(keys)  # in use, for `launcher cache prune`
         # Nothing holds the encoders any more, unless they are kept.
         report.release()
         del models

@@ -1,0 +1,163 @@
+"""Encoding as a user sees it: `launcher precompute` and runs, each in a process of its own."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from tests.test_run import ROOT, launch
+
+SAMPLES = 4
+SETTINGS = (
+    *("--recipe", "flux_controlnet", "--config", "quickstart"),
+    *(f"max_train_samples={SAMPLES}", "max_sequence_length=16", "max_train_steps=2"),
+    "lr_warmup_steps=0",
+)
+
+
+def precompute(cache, *settings, output_dir="not_made"):
+    return launch(
+        "precompute", *SETTINGS, f"cache_dir={cache}", f"output_dir={output_dir}", *settings
+    )
+
+
+def contents(cache):
+    """Every file of a cache, by its path in there."""
+    folder = Path(cache) / "encodings"
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A cache with all that the data set needs, the empty caption included."""
+    folder = tmp_path_factory.mktemp("full")
+    process = precompute(folder)
+    assert process.returncode == 0, process.stderr
+    assert f"encoded {3 * SAMPLES + 1} inputs in" in process.stderr
+    assert process.stdout == ""
+    return folder
+
+
+@pytest.fixture
+def copy(cache, tmp_path):
+    return Path(shutil.copytree(cache, tmp_path / "copy"))
+
+
+def test_nothing_is_encoded_again_whatever_else_changes(cache, tmp_path):
+    before = contents(cache)
+    settings = ("learning_rate=1e-5", "seed=7", "train_batch_size=2", "max_train_steps=9")
+    process = precompute(cache, *settings, "num_single_layers=0", output_dir=tmp_path / "x")
+    assert process.returncode == 0, process.stderr
+    assert f"all {3 * SAMPLES + 1} encodings are in {cache / 'encodings'}" in process.stderr
+    assert "loading the encoders" not in process.stderr
+    assert contents(cache) == before
+    assert not (tmp_path / "x").exists()
+
+
+def test_other_weights_make_their_own_encodings(copy, tiny_flux, tmp_path):
+    pipeline = tmp_path / "other"
+    shutil.copytree(tiny_flux, pipeline)
+    path = pipeline / "vae" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    weights["encoder.conv_out.bias"] += np.float32(0.5)
+    save_file(weights, path, metadata={"format": "pt"})
+    before = contents(copy)
+    process = precompute(copy, f"pretrained_model_name_or_path={pipeline}")
+    assert process.returncode == 0, process.stderr
+    assert f"encoded {2 * SAMPLES} inputs in" in process.stderr and "texts" not in process.stderr
+    after = contents(copy)
+    assert before.items() < after.items() and len(after) == len(before) + 1
+
+
+def test_an_encoding_that_is_not_finite_stops_it_and_is_not_kept(tiny_flux, tmp_path):
+    pipeline = tmp_path / "other"
+    shutil.copytree(tiny_flux, pipeline)
+    path = pipeline / "vae" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    weights["encoder.conv_out.bias"][:] = np.inf
+    save_file(weights, path, metadata={"format": "pt"})
+    process = precompute(tmp_path / "cache", f"pretrained_model_name_or_path={pipeline}")
+    assert process.returncode == 2
+    assert (
+        "launcher: error: vae made numbers that are not finite of the target image of row 0."
+        in process.stderr
+    )
+    assert "Traceback" not in process.stderr
+    assert not any(name.startswith("image") for name in contents(tmp_path / "cache"))
+
+
+def test_killed_while_it_encodes_it_is_reported_and_the_next_run_goes_on(cache, tmp_path):
+    """The training process's child is killed, at another moment each time."""
+    other = tmp_path / "cache"
+    arguments = [*SETTINGS, f"cache_dir={other}", f"output_dir={tmp_path / 'run'}"]
+    for moment in ("compiling what encodes texts", "compiling what encodes images"):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "launcher", *arguments],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        said = ""
+        for line in process.stderr:
+            said += line
+            if moment in line:
+                (child,) = children(process.pid)
+                os.kill(child, signal.SIGKILL)
+                moment = "\0"
+        assert process.wait(60) == 2
+        assert "the process that encodes the data set was killed by SIGKILL while it was at" in said
+        assert not (tmp_path / "run").exists()
+    process = precompute(other)
+    assert process.returncode == 0, process.stderr
+    assert contents(other) == contents(cache)
+
+
+def children(pid):
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, rest = stat.read_text().rsplit(")", 1)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if rest.split()[1] == str(pid):
+            command = Path(stat.parent, "cmdline").read_bytes()
+            if b"launcher.cli" in command:
+                found.append(int(stat.parent.name))
+    return found
+
+
+def test_a_flipped_byte_is_found_when_it_is_read_and_made_anew(copy, cache, tmp_path):
+    (path,) = (copy / "encodings" / "image").rglob("*.safetensors")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    verify = launch("cache", "verify", str(copy))
+    assert verify.returncode == 2 and "damaged" in verify.stderr
+    process = launch(*SETTINGS, f"cache_dir={copy}", f"output_dir={tmp_path / 'run'}")
+    assert process.returncode == 0, process.stderr
+    assert "it is made anew" in process.stderr and "encoded 1 inputs" in process.stderr
+    assert entries(copy) == entries(cache)
+    lines = [json.loads(s) for s in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    whole = launch(*SETTINGS, f"cache_dir={cache}", f"output_dir={tmp_path / 'whole'}")
+    assert whole.returncode == 0, whole.stderr
+    expected = (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()
+    assert [line["loss"] for line in lines] == [json.loads(line)["loss"] for line in expected]
+
+
+def entries(cache):
+    """Digest of every entry by key, however they are spread over files."""
+    found = {}
+    for path in (Path(cache) / "encodings").rglob("*.safetensors"):
+        arrays = load_file(path)
+        for row, key in enumerate(arrays.pop("keys")):
+            data = b"".join(arrays[name][row].tobytes() for name in sorted(arrays))
+            found[key.tobytes()] = hashlib.sha256(data).hexdigest()
+    return found
