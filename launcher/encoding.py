@@ -167,7 +167,8 @@ class EncodingStage:
             encodings=encoded.encodings,
             cache=cache,
         )
-        console.headline(f"encoded {missing} inputs in {duration(time.monotonic() - start)}")
+        inputs = f"{missing} input{'s' if missing > 1 else ''}"
+        console.headline(f"encoded {inputs} in {duration(time.monotonic() - start)}")
         if self._options is not None:
             self._options.write_rates(cache.rates)
         way = config.precision.release_text_encoders
