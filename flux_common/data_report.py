@@ -8,6 +8,7 @@ Nothing is loaded but the tokenizers and the configuration files of the encoders
 from __future__ import annotations
 
 import math
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -422,7 +423,7 @@ def _about(
     folder: Path | None, sizes: Sequence[tuple[int, int]], length: int
 ) -> dict[str, dict[str, str]]:
     """What `flux_common.encode` says of encodings like these, where their speed depends on it."""
-    model = {"model": str(folder)}
+    model = {"model": os.path.abspath(folder)} if folder else {}
     height, width = sizes[0]
     return {"text": model | {"tokens": str(length)}, "image": model | {"size": f"{height}x{width}"}}
 

@@ -7,6 +7,7 @@ An entry of kind `text` holds `prompt_embeds [T, d_model]` and `pooled_prompt_em
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +97,7 @@ def encode_images(vae: Any, encodings: FluxEncodings, cache: Any) -> None:
 def _model(part: Any) -> dict[str, str]:
     """The pipeline that a part was read from."""
     origin = weights.origin_of(part)
-    return {} if origin is None else {"model": str(origin.files[0].parent.parent)}
+    return {} if origin is None else {"model": os.path.abspath(origin.files[0].parent.parent)}
 
 
 def _require_finite(array: np.ndarray, part: str, positions: Sequence[int], describe: Any) -> None:

@@ -16,17 +16,20 @@ def load_pipeline(
     path: str, *, revision: str | None = None, variant: str | None = None, dtype: Any
 ) -> Any:
     """A mindone `FluxPipeline` whose parts are kept, and compute, in `dtype`."""
+    from launcher.training import weights
     from launcher.training.freeze import freeze
     from launcher.training.precision import cast_frozen
 
     with loading.quiet():
         from mindone.diffusers import FluxPipeline
-    parts = loading.load_encoders(path, revision=revision, variant=variant)
-    parts["transformer"] = loading.load_transformer(path, revision=revision, variant=variant)
+    with loading.deferred():
+        parts = loading.load_encoders(path, revision=revision, variant=variant)
+        parts["transformer"] = loading.load_transformer(path, revision=revision, variant=variant)
     cells = [part for part in parts.values() if hasattr(part, "get_parameters")]
     freeze(cells)
     for cell in cells:
         cast_frozen(cell, dtype)
+    weights.load(cells)
     with loading.quiet():
         scheduler = loading.load_scheduler(path, revision=revision)
         pipeline = FluxPipeline(scheduler=scheduler, **parts)

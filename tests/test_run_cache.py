@@ -143,7 +143,7 @@ def test_a_flipped_byte_is_found_when_it_is_read_and_made_anew(copy, cache, tmp_
     assert verify.returncode == 2 and "damaged" in verify.stderr
     process = launch(*SETTINGS, f"cache_dir={copy}", f"output_dir={tmp_path / 'run'}")
     assert process.returncode == 0, process.stderr
-    assert "it is made anew" in process.stderr and "encoded 1 inputs" in process.stderr
+    assert "it is made anew" in process.stderr and "encoded 1 input in" in process.stderr
     assert entries(copy) == entries(cache)
     lines = [json.loads(s) for s in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     whole = launch(*SETTINGS, f"cache_dir={cache}", f"output_dir={tmp_path / 'whole'}")
