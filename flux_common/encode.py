@@ -8,7 +8,9 @@ An entry of kind `text` holds `prompt_embeds [T, d_model]` and `pooled_prompt_em
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from flux_common.encodings import FluxEncodings, as_rows
@@ -49,13 +51,12 @@ def encode_captions(models: Mapping[str, Any], encodings: FluxEncodings, cache: 
     clip_length = models["tokenizer"].model_max_length
 
     def describe(position: int) -> str:
-        return f"the caption {captions[position]!r}"
+        return f"the caption {textwrap.shorten(captions[position], 80)!r}"
 
     def make(positions: Sequence[int]) -> dict[str, np.ndarray]:
         batch = [captions[position] for position in positions]
         embeds = encode_t5(models["text_encoder_2"], tokenize(models["tokenizer_2"], batch, length))
         clip_ids = tokenize(models["tokenizer"], batch, clip_length)
-        _require_finite(embeds, "text_encoder_2", positions, describe)
         embeds = embeds.astype(encodings.text_dtype)
         _require_finite(embeds, "text_encoder_2", positions, describe)
         if "text_encoder" not in models:
@@ -82,16 +83,61 @@ def encode_images(vae: Any, encodings: FluxEncodings, cache: Any) -> None:
             column, row = places[position]  # noqa: B023  (used up within the loop)
             return f"the {columns[column]} image of row {row}"  # noqa: B023
 
+        def read(position: int) -> np.ndarray:
+            column, row = places[position]  # noqa: B023
+            return encodings.images[columns[column]].read(int(row))  # noqa: B023
+
         def make(positions: Sequence[int]) -> dict[str, np.ndarray]:
-            chosen = [(columns[c], int(row)) for c, row in places[list(positions)]]  # noqa: B023
-            pixels = np.stack([encodings.images[column].read(row) for column, row in chosen])
+            pixels = np.stack(images.get(positions))
             moments = encode_moments(vae, pixels).astype(encodings.image_dtype)
             _require_finite(moments, "vae", positions, describe)
             return {"moments": moments}
 
         height, width = encodings.images[columns[places[0][0]]].sizes[places[0][1]]
         about = _model(vae) | {"size": f"{height}x{width}", "dtype": str(encodings.image_dtype)}
-        cache.fill("image", keys, make, describe, batch_size=BATCH_SIZE, about=about)
+        with _ReadAhead(read, np.flatnonzero(cache.missing(keys))) as images:
+            cache.fill("image", keys, make, describe, batch_size=BATCH_SIZE, about=about)
+
+
+class _ReadAhead:
+    """Reads images in a thread, one at a time: those that are probably next, while the device
+    encodes those before.
+
+    Which are next only the cache knows, which leaves out what others have encoded meanwhile. A
+    wrong guess costs a batch of images that were read for nothing.
+
+    Args:
+        read: position to its image. Never called twice at a time.
+        expected: positions that will be asked for, ascending.
+    """
+
+    def __init__(self, read: Callable[[int], np.ndarray], expected: np.ndarray) -> None:
+        self._read = read
+        self._expected = expected
+        self._begun: dict[int, Future[np.ndarray]] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+
+    def get(self, positions: Sequence[int]) -> list[np.ndarray]:
+        """The images at these positions, which may repeat. Raises what `read` raised for one."""
+        wanted = self._begin(positions)
+        at = int(self._expected.searchsorted(max(positions), side="right"))
+        following = self._begin(self._expected[at : at + BATCH_SIZE].tolist())
+        for position in self._begun.keys() - wanted.keys() - following.keys():
+            self._begun[position].cancel()
+        self._begun = following
+        return [wanted[position].result() for position in positions]
+
+    def _begin(self, positions: Sequence[int]) -> dict[int, Future[np.ndarray]]:
+        for position in positions:
+            if position not in self._begun:
+                self._begun[position] = self._thread.submit(self._read, position)
+        return {position: self._begun[position] for position in positions}
+
+    def __enter__(self) -> _ReadAhead:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(wait=True, cancel_futures=True)
 
 
 def _model(part: Any) -> dict[str, str]:
@@ -101,11 +147,13 @@ def _model(part: Any) -> dict[str, str]:
 
 
 def _require_finite(array: np.ndarray, part: str, positions: Sequence[int], describe: Any) -> None:
-    """Raise UserError if an encoding is of no use."""
-    import numpy as np
+    """Raise UserError if an encoding is of no use. The cache would, too, but does not know what
+    made it, nor in which options that has its dtype. To be called with what is kept, in which an
+    overflow of the encoder still shows."""
+    from launcher.training.cache.encoding import is_finite
 
     for row, position in zip(array, positions):
-        if not np.isfinite(row.astype(np.float32)).all():
+        if not is_finite(row):
             option = "mixed_precision" if part == "vae" else "text_encoders"
             raise UserError(
                 f"{part} made numbers that are not finite of {describe(position)}. In float16 its "

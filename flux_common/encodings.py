@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.training import digests, weights
-from launcher.training.precision import signature
+from launcher.training.precision import asked, signature
 
 if TYPE_CHECKING:
     import numpy as np
@@ -281,8 +281,15 @@ def tokenizer_digest(tokenizer: Any) -> str:
 
 
 def _input_dtype(model: Any) -> np.dtype:
-    """numpy's name for the dtype that a model takes its inputs in: that of its own parameters, to
-    which adapters are added at the end."""
+    """numpy's name for the dtype that a model computes in, as far as that was asked for; else that
+    of its own parameters, to which adapters are added at the end."""
+    note = asked(model)
+    if note is not None:
+        import ml_dtypes
+        import numpy as np
+
+        name = note.computation
+        return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
     return weights.numpy_dtype(next(iter(model.get_parameters())))
 
 

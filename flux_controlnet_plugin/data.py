@@ -81,6 +81,20 @@ class ControlNetDataset:
         target, condition = (to_float(image) for image in images)
         return Sample(target, condition, row.captions, row.row)
 
+    def target(self, index: int) -> Array:
+        """A sample's target image by itself, as `Sample.target`."""
+        return to_float(self._resized(index, 0))
+
+    def condition(self, index: int) -> Array:
+        """A sample's control image by itself, as `Sample.condition`."""
+        if self.conditioning is not None:
+            return to_float(self.conditioning(self._resized(index, 0)))
+        return to_float(self._resized(index, 1))
+
+    def _resized(self, index: int, column: int) -> Array:
+        image = self.table.image(index, self.table.image_columns[column])
+        return resize_and_crop(image, *self.bucket(index))
+
     def captions(self, index: int) -> tuple[str, ...]:
         """The captions of a sample, without reading its images."""
         return self.table.captions(index)

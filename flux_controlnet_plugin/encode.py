@@ -32,9 +32,12 @@ def images_of(dataset: Any, memory: Path | None) -> dict[str, Images]:
             by their pixels, and so are control images that a function of the user's own makes.
         memory: folder to remember the digests of files in.
     """
-    read = {name: partial(_read, dataset, name) for name in (TARGET, CONDITION)}
-    if not isinstance(dataset, ControlNetDataset):
-        return {name: made_images(len(dataset), read[name]) for name in read}
+    if type(dataset) is not ControlNetDataset:  # a subclass may make something else of an image
+        return {
+            name: made_images(len(dataset), partial(_read, dataset, name))
+            for name in (TARGET, CONDITION)
+        }
+    read = {TARGET: dataset.target, CONDITION: dataset.condition}
     table = dataset.table
     sizes = dataset.buckets.all_sizes(len(dataset))
     target, *control = table.image_columns

@@ -41,6 +41,7 @@ class DreamBoothDataset:
             images of a sample are in one batch.
 
     Attributes:
+        is_incomplete: some of the class images are still to be made.
         groups: the samples' sizes by number, `[N]`; None: there is one.
     """
 
@@ -49,12 +50,14 @@ class DreamBoothDataset:
         instances: ImageTextTable,
         classes: ImageTextTable | None,
         sizes: Sequence[tuple[int, int]],
+        is_incomplete: bool = False,
     ) -> None:
         if classes is not None and len(sizes) > 1:
             raise ValueError(f"class images beside instances of the sizes {sizes}")
         self.tables = {INSTANCE: instances} | ({} if classes is None else {CLASS: classes})
         self.buckets = Buckets(sizes, instances.sizes)
         self.groups = self.buckets.groups
+        self.is_incomplete = is_incomplete
 
     def __len__(self) -> int:
         return max(map(len, self.tables.values()))
@@ -120,7 +123,7 @@ def build_dreambooth_dataset(
         table = open_image_folder(instance_data_dir, "data.instance_data_dir", limit)
     instances = ImageTextTable(table, [image_column], caption_column, instance_prompt)
     instances.check()
-    classes = None
+    classes, is_incomplete = None, False
     if class_images is not None:
         folder, files, present = planned_files(
             class_images["class_data_dir"], class_images["num_class_images"]
@@ -128,4 +131,6 @@ def build_dreambooth_dataset(
         table = ImageFolder(folder, files)
         classes = ImageTextTable(table, ["image"], None, class_images["class_prompt"])
         classes.check(present)
-    return DreamBoothDataset(instances, classes, [height_and_width(size) for size in sizes])
+        is_incomplete = len(present) < len(files)
+    sides = [height_and_width(size) for size in sizes]
+    return DreamBoothDataset(instances, classes, sides, is_incomplete)

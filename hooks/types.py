@@ -62,7 +62,8 @@ class Dataset(Protocol):
     """Samples by number. What a sample is, is between a recipe's own hooks.
 
     A data set whose samples differ in shape has an attribute `groups`, integers `[N]`: every
-    micro-batch is made of samples of one group, which have one shape.
+    micro-batch is made of samples of one group, which have one shape. One that `prepare_data` has
+    to add to has a true attribute `is_incomplete`.
     """
 
     def __len__(self) -> int: ...

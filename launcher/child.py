@@ -10,6 +10,7 @@ import ctypes
 import functools
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -18,9 +19,14 @@ from typing import Any
 
 from launcher.training.errors import UserError
 
+#: The exit code of a process that Ctrl-C or SIGTERM has ended, as shells have it for the former.
+INTERRUPTED = 130
+
 _VARIABLE = "LAUNCHER_REPORT_TO"  # process and file descriptor of the pipe
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
+#: How often to see whether a child has died, in seconds.
+_INTERVAL = 0.2
 #: How long a child may take to end after Ctrl-C, in seconds.
 _PATIENCE = 10.0
 
@@ -54,31 +60,51 @@ def run(verb: str, arguments: Sequence[str], task: str, way_out: str) -> dict[st
         UserError: it was killed.
     """
     reader, writer = os.pipe()
-    with open(reader, "rb") as told:
-        try:
-            process = subprocess.Popen(
-                [*_launcher(), verb, *arguments],
-                stdin=subprocess.DEVNULL,
-                pass_fds=[writer],
-                env={**os.environ, _VARIABLE: f"{os.getpid()} {writer}"},
-            )
-        finally:
-            os.close(writer)
-        known: dict[str, Any] = {}
-        try:
-            for line in told:
-                if line.endswith(b"\n"):  # else it died while it wrote
-                    known.update(json.loads(line))
-            status = process.wait()
-        except BaseException:
-            _end(process)
-            raise
+    try:
+        process = subprocess.Popen(
+            [*_launcher(), verb, *arguments],
+            stdin=subprocess.DEVNULL,
+            pass_fds=[writer],
+            env={**os.environ, _VARIABLE: f"{os.getpid()} {writer}"},
+        )
+    finally:
+        os.close(writer)
+    try:
+        known = _listen(process, reader)
+        status = process.wait()
+    except BaseException:
+        _end(process)
+        raise
+    finally:
+        os.close(reader)
+    doing = f" while it was at {known['at']}" if known.get("at") else ""
     if status < 0:
-        doing = f" while it was at {known['at']}" if known.get("at") else ""
         cause = f"{_name(-status)}{doing}.{_guess(-status)}"
         raise UserError(f"the process that {task} was killed by {cause} {way_out}")
+    if status == INTERRUPTED:  # and this process was not, or it would not be here
+        cause = f"{known.get('signal', 'a signal')}{doing}."
+        raise UserError(f"the process that {task} was ended by {cause} {way_out}")
     if status:
         raise AlreadyReported(status)
+    return known
+
+
+def _listen(process: subprocess.Popen[bytes], reader: int) -> dict[str, Any]:
+    """What the child tells until it ends. A process that it forked may keep the pipe open after
+    its death, so the end of the pipe is not waited for."""
+    known: dict[str, Any] = {}
+    rest = b""
+    is_over = False
+    while not is_over:
+        # Whether it has ended, before the last look into the pipe.
+        is_over = process.poll() is not None
+        while select.select([reader], [], [], 0 if is_over else _INTERVAL)[0]:
+            piece = os.read(reader, 1 << 16)
+            if not piece:
+                return known
+            *lines, rest = (rest + piece).split(b"\n")  # a line without an end: it died meanwhile
+            for line in lines:
+                known.update(json.loads(line))
     return known
 
 

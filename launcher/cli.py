@@ -38,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _print_error(str(error))
         return 2
     except KeyboardInterrupt:
-        from launcher.interrupt import INTERRUPTED, say_interrupted
+        from launcher.child import INTERRUPTED
+        from launcher.interrupt import say_interrupted
 
         say_interrupted()
         return INTERRUPTED

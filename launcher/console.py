@@ -79,13 +79,15 @@ class Console:
         return self._progress
 
     @contextmanager
-    def compiling(self, what: str = "the training step") -> Iterator[None]:
+    def compiling(
+        self, what: str = "the training step", note: str = "first step only"
+    ) -> Iterator[None]:
         """Show the time that passes while a graph is compiled, and how long it took.
 
         Around the first call of a compiled cell. The time does not count in the progress bar's
         rate.
         """
-        with self.busy(f"compiling {what}", f"compiled {what}", "first step only"):
+        with self.busy(f"compiling {what}", f"compiled {what}", note):
             yield
 
     @contextmanager

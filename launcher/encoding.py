@@ -8,6 +8,7 @@ started and no encoder's weights are read.
 from __future__ import annotations
 
 import gc
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -97,15 +98,17 @@ class EncodingStage:
         encoded = Encoded(encodings, self._open_cache(), report)
         keys = encodings.keys()
         missing = int(encoded.cache.missing(keys).sum())
-        if missing and self._arguments is not None:
-            self._run_child(encoded)
-        elif missing:
-            encoded.kept = self._encode(models, missing, encoded)
+        if missing:
+            self._require_writable()
+            observed = self._make(models, missing, encoded)
+            report.adopt(observed)
         elif self._has_encodings:
             self._console.headline(f"all {len(keys)} encodings are in {self._place()}")
+        idle = [name for name, part in report.parts.items() if not part.operations]
+        if idle and self._config.runtime.mode == "graph":
             report.notes.append(
-                f"{', '.join(report.parts)}: everything was encoded already; they did not run, "
-                "and what they compute in was seen when they did"
+                f"{', '.join(idle)}: all that they encode was there already; they did not run, and "
+                "what they compute in was seen when they did"
             )
         left = int(encoded.cache.missing(keys).sum())
         if left:
@@ -125,9 +128,14 @@ class EncodingStage:
 
     def mend(self, encoded: Encoded, key: bytes) -> None:
         """Make a damaged encoding anew."""
-        encoded.cache.discard([key])
-        self.run()
-        encoded.cache.refresh()
+        try:
+            encoded.cache.discard([key])
+        except UserError as error:
+            raise UserError(f"an encoding is damaged and cannot be made anew: {error}") from error
+        models = encoded.kept
+        if models is None and self._arguments is None:
+            models = prepare_models(self._config, self._hook, "precompute")
+        self._make(models, 1, encoded)
 
     def _open_cache(self) -> Any:
         from launcher.training.cache import DiskCache, MemoryCache
@@ -139,16 +147,30 @@ class EncodingStage:
     def _place(self) -> str:
         return "memory" if self._options is None else str(self._options.encodings_dir)
 
-    def _run_child(self, encoded: Encoded) -> None:
-        assert self._arguments is not None
-        told = child.run(
-            "precompute",
-            self._arguments,
-            "encodes the data set",
-            f"What it had finished is in {self._place()}: the same command goes on from there.",
-        )
-        encoded.report.adopt(told.get("observed", []))
+    def _require_writable(self) -> None:
+        """Raise UserError before encoders are read whose work could not be kept."""
+        if self._options is None:
+            return
+        folder = self._options.encodings_dir
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+            what = "cannot be written to" if folder.is_dir() else "is not a folder"
+            raise UserError(
+                f"encodings are missing in {self._place()}, and {folder} {what}. Give a folder of "
+                "your own with data.cache_dir, or have its permissions changed."
+            )
+
+    def _make(self, models: Models | None, missing: int, encoded: Encoded) -> list[Any]:
+        """Encode what is missing. Returns what a child observed of the encoders."""
+        if self._arguments is None:
+            assert models is not None
+            encoded.kept = self._encode(models, missing, encoded)
+            return []
+        told = child.run("precompute", self._arguments, *child_task(self._config))
         encoded.cache.refresh()
+        observed: list[Any] = told.get("observed", [])
+        return observed
 
     def _encode(self, models: Models, missing: int, encoded: Encoded) -> Models | None:
         """In this process. Returns the models if they are to be kept."""
@@ -183,6 +205,16 @@ class EncodingStage:
             for _, cell in model.cells_and_names():  # the VAE's encoder is called by itself
                 report.observe_compiled(cell)
         refuse(report.problems(loss_scaling=self._config.precision.loss_scaling))
+
+
+def child_task(config: Config) -> tuple[str, str]:
+    """What the process does that encodes, and what to do if it is killed; see `child.run`."""
+    options = cache_options(config)
+    place = "the cache" if options is None else options.encodings_dir
+    return (
+        "encodes the data set",
+        f"What it had finished is in {place}: the same command goes on from there.",
+    )
 
 
 def cache_options(config: Config) -> CacheOptions | None:
@@ -236,7 +268,7 @@ class _Watched:
                     parent.tell(at=describe(positions[0]))
                 if not done:
                     with self._console.busy(
-                        f"compiling what encodes {kind}s", f"compiled what encodes {kind}s"
+                        f"encoding the first {kind}s", f"encoded the first {kind}s", "it compiles"
                     ):
                         arrays = encode(positions)
                     self._look()

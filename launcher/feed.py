@@ -103,9 +103,9 @@ class Graphs:
             if shape in self._known:
                 continue
             self._known.add(shape)
-            what = "the training step"
-            if self._expected > 1:
-                what += f" for a size of images, {len(self._known)} of at most {self._expected},"
-            with self._console.compiling(what):
+            number = f" {len(self._known)} of at most {self._expected}"
+            what = "the training step" if self._expected == 1 else f"training step{number}"
+            note = "first step only" if self._expected == 1 else "one for each size of images"
+            with self._console.compiling(what, note):
                 compiled.append(self._step.compile(arrays))
         return compiled

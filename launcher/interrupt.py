@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-#: The exit code of a process that Ctrl-C has ended, as shells have it.
-INTERRUPTED = 130
+from launcher.child import INTERRUPTED, parent
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -39,6 +39,8 @@ def interruptible(clean_up: Callable[[], object]) -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         for sig in _SIGNALS:  # the way out is not to be interrupted a second time
             signal.signal(sig, signal.SIG_IGN)
+        if (launcher := parent()) is not None:
+            launcher.tell(signal=signal.Signals(number).name)
         if not _is_compiling(frame):
             raise KeyboardInterrupt
         clean_up()
@@ -77,8 +79,6 @@ def deferred() -> Iterator[None]:
 
 def say_interrupted() -> None:
     """The one line that a run ends with that was interrupted."""
-    from launcher.child import parent
-
     if parent() is not None:  # which says it
         return
     with suppress(OSError, ValueError):

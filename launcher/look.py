@@ -51,7 +51,7 @@ def look(plugins: Plugins, config: Config, console: Console) -> tuple[Report, li
     from launcher.training.precision.graph import trace
 
     hook = plugins.hook
-    refuse(pipeline.stage_problems(plugins) + hook.check_config(config=config))
+    refuse(pipeline.stage_problems(plugins, config) + hook.check_config(config=config))
     runtime = config.runtime
     device.set_up(runtime.device, runtime.device_id, "graph")
     dataset = hook.build_dataset(config=config, dist=Dist())

@@ -13,12 +13,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from hooks.types import Batch, Config, Dataset, Dist, Models, StepOutput, TrainState
+from launcher import child
 from launcher.console import Console
-from launcher.encoding import Encoded, EncodingStage
+from launcher.encoding import Encoded, EncodingStage, child_task
 from launcher.feed import Feed, Graphs
 from launcher.interrupt import deferred, interruptible
 from launcher.parts import prepare_models, trainable_parameters
-from launcher.rundir import RunDir
+from launcher.rundir import CONFIG, RunDir
 from launcher.rundir import problems as rundir_problems
 from launcher.schedule import Schedule
 from launcher.sections import precision_problems
@@ -27,6 +28,7 @@ from launcher.training.errors import UserError, refuse
 if TYPE_CHECKING:
     from launcher.config import Resolved
     from launcher.plugins import Plugins
+    from launcher.training.precision.report import Report
     from launcher.training.step import TrainStep
 
 
@@ -36,7 +38,7 @@ def run(plugins: Plugins, resolved: Resolved, command_line: list[str], console: 
     Args:
         plugins: the defaults, the recipe and its variants, loaded and checked.
         resolved: the configuration, every option checked.
-        command_line: the arguments as typed, for the record, and for the process that encodes.
+        command_line: the arguments as typed, for the record.
         console: where progress is shown.
     """
     config, hook = resolved.config, plugins.hook
@@ -58,24 +60,37 @@ def run(plugins: Plugins, resolved: Resolved, command_line: list[str], console: 
             recipe=plugins.recipe,
             plugins=plugins.files(),
         )
+        # The run's own file: what the arguments name may have changed, or been a pipe.
+        arguments = ["--config", str(run_dir.path / CONFIG), *_flags(command_line)]
+        in_child = config.precision.release_text_encoders == "process"
+        if in_child and getattr(dataset, "is_incomplete", False):
+            # Making data takes models, whose memory this process would not get back.
+            child.run("precompute", arguments, *child_task(config))
         dataset = hook.prepare_data(config=config, dataset=dataset, say=console.headline)
         networks = prepare_networks(config, hook)
-        in_child = config.precision.release_text_encoders == "process"
         stage = EncodingStage(
             plugins,
             config,
             networks,
             dataset,
             console,
-            arguments=command_line if in_child else None,
+            arguments=arguments if in_child else None,
         )
         train(config, hook, networks, dataset, stage, schedule, dist, run_dir, console)
+
+
+def _flags(command_line: list[str]) -> list[str]:
+    """What a child process is told of this one's command line besides the configuration."""
+    return [argument for argument in command_line if argument in ("-v", "--verbose", "--trace")]
 
 
 def precompute(plugins: Plugins, resolved: Resolved, console: Console) -> Encoded:
     """Encode the data set, in this process, and stop."""
     config, hook = resolved.config, plugins.hook
-    refuse(stage_problems(plugins) + hook.check_config(config=config))
+    problems = stage_problems(plugins, config)
+    if plugins.leaves_to_launcher("plan_encodings"):
+        problems.append(f"the recipe {plugins.recipe} has nothing to encode before training.")
+    refuse(problems + hook.check_config(config=config))
     choose_device(config)
     dataset = hook.build_dataset(config=config, dist=Dist())
     with interruptible(lambda: None):
@@ -140,7 +155,7 @@ def train(
         )
         run_dir.write_json("precision.json", report.as_json())
         hook.on_train_start(state=state)
-        loop(config, hook, state, schedule, feed, graphs, run_dir, console)
+        loop(config, hook, state, schedule, feed, graphs, report, run_dir, console)
 
     files = hook.export_weights(config=config, models=models, directory=run_dir.path)
     hook.on_train_end(state=state)
@@ -155,6 +170,7 @@ def loop(
     schedule: Schedule,
     feed: Feed,
     graphs: Graphs | None,
+    report: Report,
     run_dir: RunDir,
     console: Console,
 ) -> None:
@@ -162,13 +178,15 @@ def loop(
 
     Args:
         graphs: compiles what is not yet; None: nothing is compiled.
+        report: looks at what is compiled.
     """
     skipped = 0
     with console.progress(state.max_train_steps) as progress:
         while state.step < state.max_train_steps:
             batch, waited = feed.get(state.step)
-            if graphs is not None:
-                graphs.compile_for(batch)
+            for compiled in [] if graphs is None else graphs.compile_for(batch):
+                report.observe_compiled(compiled)
+                refuse(report.problems(loss_scaling=config.precision.loss_scaling))
             started = time.perf_counter()
             state.epoch = batch.epoch
             state.learning_rate = schedule.learning_rate(state.step)
@@ -203,18 +221,24 @@ def check(config: Config, plugins: Plugins) -> None:
         UserError: names every problem found.
     """
     problems = rundir_problems(config.train.output_dir)
-    problems += stage_problems(plugins)
+    problems += stage_problems(plugins, config)
     problems += plugins.hook.check_config(config=config)
     if plugins.leaves_to_launcher("build_optimizer"):
         problems += precision_problems(config.precision, config.optimizer)
     refuse(problems)
 
 
-def stage_problems(plugins: Plugins) -> list[str]:
-    """Whether something would be encoded that nobody knows the keys of."""
-    if plugins.leaves_to_launcher("plan_encodings") and not plugins.leaves_to_launcher(
-        "precompute"
-    ):
+def stage_problems(plugins: Plugins, config: Config) -> list[str]:
+    """What is wrong with the plugins and options that encoding depends on."""
+    if not plugins.leaves_to_launcher("plan_encodings"):
+        return []
+    way = config.precision.release_text_encoders
+    if way != type(config.precision).release_text_encoders:
+        return [
+            f"precision.release_text_encoders is {way}, but the recipe {plugins.recipe} encodes "
+            "nothing before training."
+        ]
+    if not plugins.leaves_to_launcher("precompute"):
         return [
             "the hook precompute is implemented and plan_encodings is not, so that nobody knows "
             "what it has to encode, and whether it was encoded before. Implement both: "

@@ -98,7 +98,7 @@ def test_killed_while_it_encodes_it_is_reported_and_the_next_run_goes_on(cache, 
     """The training process's child is killed, at another moment each time."""
     other = tmp_path / "cache"
     arguments = [*SETTINGS, f"cache_dir={other}", f"output_dir={tmp_path / 'run'}"]
-    for moment in ("compiling what encodes texts", "compiling what encodes images"):
+    for moment in ("encoding the first texts", "encoding the first images"):
         process = subprocess.Popen(
             [sys.executable, "-m", "launcher", *arguments],
             cwd=ROOT,
@@ -161,3 +161,37 @@ def entries(cache):
             data = b"".join(arrays[name][row].tobytes() for name in sorted(arrays))
             found[key.tobytes()] = hashlib.sha256(data).hexdigest()
     return found
+
+
+def test_images_of_several_shapes_are_trained_at_the_nearest_size(tmp_path):
+    from PIL import Image
+
+    data = tmp_path / "data"
+    data.mkdir()
+    rng = np.random.default_rng(0)
+    with (data / "metadata.jsonl").open("w") as file:
+        for number in range(6):
+            size = (100, 50) if number % 2 else (70, 70)  # width, height
+            for kind in ("image", "control"):
+                pixels = rng.integers(0, 255, (*size[::-1], 3), np.uint8)
+                Image.fromarray(pixels).save(data / f"{kind}{number}.png")
+            row = {"image": f"image{number}.png", "control": f"control{number}.png", "text": "x"}
+            file.write(json.dumps(row) + "\n")
+    process = launch(
+        *("--recipe", "flux_controlnet", "--config", "quickstart", f"dataset_name={data}"),
+        *("conditioning_image_column=control", "resolution=null", "buckets=[[64,64],[32,64]]"),
+        *("max_sequence_length=16", "train_batch_size=2", "max_train_steps=6"),
+        *("lr_warmup_steps=0", f"output_dir={tmp_path / 'run'}", f"cache_dir={tmp_path / 'cache'}"),
+    )
+    assert process.returncode == 0, process.stderr
+    assert "images of 2 sizes: at most 2 graphs are compiled" in process.stderr
+    for number in (1, 2):
+        said = f"compiled training step {number} of at most 2 in"
+        assert process.stderr.count(said) == 1
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert len(lines) == 6 and all(0.1 < json.loads(line)["loss"] < 5 for line in lines)
+    shapes = {
+        load_file(path)["moments"].shape[1:]
+        for path in (tmp_path / "cache" / "encodings" / "image").rglob("*.safetensors")
+    }
+    assert shapes == {(32, 8, 8), (32, 4, 8)}

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = ("flux_controlnet_plugin", "flux_lora_plugin")
 RUN = 6  # equal lines in a row that count as a repetition
-LIMIT = 480  # lines of code of a recipe, without its options (config.py)
+LIMIT = 500  # lines of code of a recipe, without its options (config.py)
 
 
 def source_lines(package: Path) -> dict[str, list[str]]:

@@ -253,6 +253,10 @@ def _captions(value: Any) -> tuple[str, ...]:
     for caption in captions:
         if not isinstance(caption, str):
             raise ValueError(f"the list of captions holds {kind_of(caption)}")
+        try:
+            caption.encode()
+        except UnicodeEncodeError:
+            raise ValueError("the caption holds half of a surrogate pair, no character") from None
         if not caption.strip():
             raise ValueError(
                 "the caption is empty" if isinstance(value, str) else "an empty caption in the list"

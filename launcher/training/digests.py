@@ -50,7 +50,7 @@ def remembered(memory: Path | None, subject: str) -> Iterator[Digest]:
             return bytes.fromhex(entry[-1])
         now = time.time()
         value = of_file(name)
-        if _state(name) == state and state[1] / 1e9 < now - _COARSEST_CLOCK:
+        if _state(name) == state and max(state[1:3]) / 1e9 < now - _COARSEST_CLOCK:
             known[name] = [*state, value.hex()]
             changed = True
         return value

@@ -11,12 +11,13 @@ and no other copy of the model is ever in memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from launcher.training import safetensors_files
+from launcher.training.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,18 +76,28 @@ def origin_of(cell: Any) -> Origin | None:
     return origin
 
 
-def read_into(parameters: Mapping[str, Any], files: Iterable[Path]) -> None:
+def read_into(parameters: Mapping[str, Any], files: Sequence[Path]) -> None:
     """Set parameters from safetensors files, one tensor at a time, in the dtype that they have.
 
     Args:
         parameters: by their names in the files; other names in the files are left out.
+
+    Raises:
+        UserError: one of them is in none of the files.
     """
     import mindspore as ms
 
+    missing = set(parameters)
     for file in files:
         for name, value in safetensors_files.read_tensors(file, parameters.keys()):
             parameter = parameters[name]
             parameter.set_data(ms.Tensor(_cast(value, parameter)))
+            missing.discard(name)
+    if missing:
+        raise UserError(
+            f"{', '.join(map(str, files))} hold no {', '.join(sorted(missing)[:5])}: they have "
+            "changed since they were checked. Start again."
+        )
 
 
 def numpy_dtype(parameter: Any) -> np.dtype[Any]:

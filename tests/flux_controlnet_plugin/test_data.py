@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -119,3 +120,26 @@ def test_with_several_sizes_each_sample_has_the_nearest_one(folder):
     without_check = build(folder, conditioning="gray", sizes=[(48, 32), (32, 48)], check=False)
     assert without_check.groups.tolist() == [1, 0, 1]
     assert build(folder, conditioning="gray").groups is None
+
+
+def test_a_subclass_that_makes_something_else_of_an_image_has_keys_of_its_own(tmp_path):
+    from flux_controlnet_plugin.data import ControlNetDataset
+    from flux_controlnet_plugin.encode import images_of
+
+    class Mirrored(ControlNetDataset):
+        def __getitem__(self, index):
+            sample = super().__getitem__(index)
+            return dataclasses.replace(sample, target=sample.target[:, :, ::-1])
+
+    plain = build_controlnet_dataset(
+        dataset_name="examples/quickstart/data", sizes=[(32, 32)], max_train_samples=2,
+        conditioning_image_column="conditioning_image",
+    )  # fmt: skip
+    mirrored = Mirrored(plain.table, [(32, 32)])
+    ours, theirs = images_of(plain, tmp_path), images_of(mirrored, tmp_path)
+    for name in ("target", "condition"):
+        assert ours[name].transform != theirs[name].transform
+        assert (ours[name].digests != theirs[name].digests).any()
+    np.testing.assert_array_equal(theirs["target"].read(0), ours["target"].read(0)[:, :, ::-1])
+    for name in ("target", "condition"):
+        np.testing.assert_array_equal(ours[name].read(1), getattr(plain[1], name))

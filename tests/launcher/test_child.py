@@ -157,3 +157,40 @@ def is_running(pid):
 
 def test_is_running_tells():
     assert is_running(os.getpid())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_one_that_a_signal_of_its_own_ended_is_reported_too(program, number):
+    program(f"""
+        import os
+        from launcher.interrupt import interruptible
+        from launcher.cli import main
+        import launcher.cli
+        def verb(_):
+            with interruptible(lambda: None):
+                parent.tell(at="sample 3")
+                os.kill(os.getpid(), {int(number)})
+                for _ in range(1000):
+                    pass
+        launcher.cli.VERBS["precompute"] = verb
+        raise SystemExit(main(["precompute"]))
+    """)
+    words = f"was ended by {signal.Signals(number).name} while it was at sample 3. It goes on."
+    with pytest.raises(UserError, match=words):
+        run()
+
+
+def test_a_process_that_it_forked_and_that_lives_on_is_not_waited_for(program, tmp_path):
+    program(f"""
+        import os, time
+        parent.tell(at="sample 3")
+        if (pid := os.fork()) == 0:
+            time.sleep(600)
+        open({str(tmp_path / "pid")!r}, "w").write(str(pid))
+        os.kill(os.getpid(), 9)
+    """)
+    try:
+        with pytest.raises(UserError, match="SIGKILL while it was at sample 3"):
+            run()
+    finally:
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)

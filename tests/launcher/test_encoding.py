@@ -12,7 +12,7 @@ from hooks.types import Config, Models
 from launcher import child
 from launcher.console import Console
 from launcher.encoding import EncodingStage
-from launcher.sections import PrecisionSection
+from launcher.sections import PrecisionSection, RuntimeSection
 from launcher.training.cache.options import CacheOptions
 from launcher.training.errors import UserError
 
@@ -86,10 +86,16 @@ class Recipe:
 def stage(graph_mode, tmp_path):
     """stage(recipe, release_text_encoders) -> EncodingStage"""
 
-    def make(recipe, way="delete", arguments=None, **more):
+    def make(recipe, way="delete", arguments=None, cache_dir=None, **more):
         plugins = SimpleNamespace(hook=recipe, leaves_to_launcher=lambda hook: False)
         precision = PrecisionSection(release_text_encoders=way)
-        config = Config({"data": Data(cache_dir=str(tmp_path)), "precision": precision})
+        config = Config(
+            {
+                "data": Data(cache_dir=str(cache_dir or tmp_path)),
+                "precision": precision,
+                "runtime": RuntimeSection(),
+            }
+        )
         return EncodingStage(
             plugins, config, "networks", "samples", Console(), arguments=arguments, **more
         )
@@ -206,6 +212,39 @@ def test_nothing_is_kept_of_encoders_that_do_not_compute_as_asked(stage, tmp_pat
     with pytest.raises(UserError, match="float8"):
         stage(Recipe()).run()
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_encoders_that_are_kept_mend_it(stage, tmp_path):
+    recipe = Recipe()
+    first = stage(recipe, "keep")
+    encoded = first.run()
+    first.mend(encoded, bytes(KEYS[1]))
+    assert doubled(encoded) == [0, 2, 4]
+    assert recipe.reads == 1
+
+
+def test_a_cache_that_cannot_be_written_to_is_found_before_an_encoder_is_read(stage, tmp_path):
+    (tmp_path / "file").write_text("")
+    recipe = Recipe()
+    with pytest.raises(UserError, match=r"file is not a folder|file/encodings cannot be read"):
+        stage(recipe, cache_dir=tmp_path / "file").run()
+    assert recipe.reads == 0
+
+
+def test_an_option_that_a_recipe_without_encodings_ignores_is_refused():
+    from launcher.pipeline import stage_problems
+
+    def plugins(*answered):
+        return SimpleNamespace(recipe="r", leaves_to_launcher=lambda hook: hook not in answered)
+
+    keep = Config({"precision": PrecisionSection(release_text_encoders="keep")})
+    plain = Config({"precision": PrecisionSection()})
+    assert stage_problems(plugins("plan_encodings", "precompute"), keep) == []
+    assert stage_problems(plugins(), plain) == []
+    (problem,) = stage_problems(plugins(), keep)
+    assert "release_text_encoders is keep, but the recipe r encodes nothing" in problem
+    (problem,) = stage_problems(plugins("precompute"), plain)
+    assert "precompute is implemented and plan_encodings is not" in problem
 
 
 def test_how_fast_it_was_is_remembered_without_the_batch_that_compiles(stage):

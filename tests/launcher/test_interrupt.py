@@ -8,7 +8,8 @@ import textwrap
 
 import pytest
 
-from launcher.interrupt import INTERRUPTED, deferred, interruptible
+from launcher.child import INTERRUPTED
+from launcher.interrupt import deferred, interruptible
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

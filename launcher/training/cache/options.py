@@ -56,8 +56,11 @@ class CacheOptions:
         partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
         known = self.rates() | {kind: dict(rate) for kind, rate in rates.items()}
         with suppress(OSError):
-            partial.write_text(json.dumps(known), encoding="utf-8")
-            os.replace(partial, file)
+            try:
+                partial.write_text(json.dumps(known), encoding="utf-8")
+                os.replace(partial, file)
+            finally:
+                partial.unlink(missing_ok=True)
 
     def rates(self) -> dict[str, dict[str, object]]:
         """What `write_rates` wrote last; empty if that is nothing."""

@@ -143,6 +143,7 @@ def test_all_kinds_of_problems_are_reported_together(make, tmp_path):
     "caption, reason",
     [
         ("", "the caption is empty"),
+        ("a \ud800", "the caption holds half of a surrogate pair"),
         (" \n", "the caption is empty"),
         (None, r"the caption is nothing \(null\)"),
         (3.5, r"the caption is a number \(3.5\), and text or a list of texts is expected"),

@@ -94,7 +94,7 @@ def test_one_that_is_replaced_is_read_again(file, memory, reads):
 
 
 def test_one_that_has_just_been_written_is_not_remembered(file, memory, reads, monkeypatch):
-    monkeypatch.setattr(digests.time, "time", lambda: os.stat(file).st_mtime + 1)
+    monkeypatch.setattr(digests.time, "time", lambda: os.stat(file).st_ctime + 1)
     digest_of(file, memory)
     digest_of(file, memory)
     assert len(reads) == 2
