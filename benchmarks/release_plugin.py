@@ -24,8 +24,8 @@ def note(moment: str) -> None:
         file.write(json.dumps(dict(process=os.getpid(), moment=moment, now=now, most=most)) + "\n")
 
 
-# Runs after the launcher's own exit handlers, of which there is nothing to be missed here.
-atexit.register(note, "end")
+if FILE in os.environ:  # not where `release.py` imports this
+    atexit.register(note, "end")
 
 
 @hookimpl(wrapper=True)

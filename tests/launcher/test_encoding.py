@@ -124,7 +124,7 @@ def test_what_is_there_is_not_encoded_and_no_weight_is_read(stage, capsys, tmp_p
     assert recipe.calls == ["build_models"] and recipe.reads == 0
     assert f"all 3 encodings are in {tmp_path / 'encodings'}" in capsys.readouterr().err
     (note,) = encoded.report.notes
-    assert note.startswith("doubler: everything was encoded already")
+    assert note.startswith("doubler: all that they encode was there already")
 
 
 def test_in_a_process_of_its_own_it_is_encoded_there(stage, monkeypatch):
