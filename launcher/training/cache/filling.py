@@ -41,7 +41,7 @@ class Behind:
         behind.do(writer.add, rows)     # waits only if too many are waiting
 
     At the end of the block all jobs are done. What one raises is raised by a later `do`, or at
-    the end; an exception in the block drops the jobs that have not begun.
+    the end. An error in the block loses none of them, an interrupt those that have not begun.
     """
 
     def __init__(self) -> None:
@@ -72,4 +72,5 @@ class Behind:
             if error is None:
                 self.wait()
         finally:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+            interrupted = error is not None and not isinstance(error, Exception)
+            self._pool.shutdown(wait=True, cancel_futures=interrupted)
