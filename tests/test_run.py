@@ -51,6 +51,7 @@ def run(folder):
         *("--recipe", "flux_controlnet", "--config", "quickstart"),
         *(f"output_dir={output_dir}", f"max_train_steps={STEPS}", "lr_warmup_steps=2"),
         *("max_train_samples=6", "max_sequence_length=64"),
+        f"cache_dir={folder / 'cache'}",  # its own: what it encodes is looked at
     )
     assert process.returncode == 0, process.stderr
     return process, output_dir
