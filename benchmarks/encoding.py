@@ -232,10 +232,11 @@ def plan(
     models: dict[str, Any], captions: list[str], read: Callable[[int], np.ndarray], count: int
 ) -> Any:
     """The encodings of these captions and images, kept in bf16."""
-    from flux_common.encodings import FluxEncodings, Images, as_rows
+    from flux_common.encodings import FluxEncodings, Images
+    from launcher.training.cache.index import as_keys
     from launcher.training.random import generator
 
-    digests = as_rows([generator(0, "digest", row).bytes(32) for row in range(count)])
+    digests = as_keys([generator(0, "digest", row).bytes(32) for row in range(count)])
     images = Images(digests, "brought to size", np.full((count, 2), IMAGE), read)
     return FluxEncodings(
         models,

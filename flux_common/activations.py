@@ -44,6 +44,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flux_common.encode import BATCH_SIZE
+from flux_common.encodings import input_dtype
 
 _FLOAT32 = 4
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -245,7 +246,7 @@ def of_t5(config: Any, batch: int, tokens: int, value_bytes: int) -> int:
 def caption_bytes(models: Mapping[str, Any], networks: Mapping[str, Any], text_tokens: int) -> int:
     """Of a caption in the cache: T5's embeddings and CLIP's pooled one, in the dtype of what takes
     them; where CLIP is trained, 77 int32 token ids in the latter's place."""
-    value_bytes = _BYTES[_input_dtype(networks["transformer"])]
+    value_bytes = input_dtype(networks["transformer"]).itemsize
     clip = models.get("text_encoder")
     pooled = 77 * 4 if clip is None else clip.config.hidden_size * value_bytes
     return int(text_tokens * models["text_encoder_2"].config.d_model * value_bytes + pooled)
@@ -255,7 +256,7 @@ def image_bytes(vae: Any, sizes: Sizes) -> int:
     """Of an image in the cache: mean and log-variance of the posterior, in the VAE's dtype; of
     several sizes the largest."""
     places = max((height // 8) * (width // 8) for height, width in sizes)
-    return int(2 * vae.config.latent_channels * places * _BYTES[_input_dtype(vae)])
+    return int(2 * vae.config.latent_channels * places * input_dtype(vae).itemsize)
 
 
 def estimate(
@@ -298,9 +299,7 @@ def _computes_in(cell: Any) -> tuple[str, str]:
     from launcher.training.precision.cast import asked
 
     note = asked(cell)
-    stored = _input_dtype(cell)
-    return (stored, stored) if note is None else (note.computation, note.attention)
-
-
-def _input_dtype(cell: Any) -> str:
-    return str(next(iter(cell.get_parameters())).dtype).lower()
+    if note is not None:
+        return note.computation, note.attention
+    stored = str(input_dtype(cell))
+    return stored, stored

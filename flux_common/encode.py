@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from flux_common.encodings import FluxEncodings, as_rows
+from flux_common.encodings import FluxEncodings
 from flux_common.latents import encode_moments
 from flux_common.prompts import encode_clip, encode_t5, tokenize
 from launcher.training import weights
@@ -46,6 +46,8 @@ def encode_captions(models: Mapping[str, Any], encodings: FluxEncodings, cache: 
     """The embeddings of every distinct caption."""
     import numpy as np
 
+    from launcher.training.cache.index import as_keys
+
     captions = encodings.distinct_captions()
     length = encodings.max_sequence_length
     clip_length = models["tokenizer"].model_max_length
@@ -65,7 +67,7 @@ def encode_captions(models: Mapping[str, Any], encodings: FluxEncodings, cache: 
         _require_finite(pooled, "text_encoder", positions, describe)
         return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
 
-    keys = as_rows([encodings.text(caption) for caption in captions])
+    keys = as_keys([encodings.text(caption) for caption in captions])
     about = _model(models["text_encoder_2"]) | {
         "tokens": str(length),
         "dtype": str(encodings.text_dtype),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,8 +122,8 @@ class FluxEncodings:
         self.captions = captions
         self.images = images
         self.max_sequence_length = max_sequence_length
-        self.text_dtype = _input_dtype(network)
-        self.image_dtype = _input_dtype(models["vae"])
+        self.text_dtype = input_dtype(network)
+        self.image_dtype = input_dtype(models["vae"])
         config = models["vae"].config
         self.shift_factor = float(config.shift_factor)
         self.scaling_factor = float(config.scaling_factor)
@@ -155,7 +155,9 @@ class FluxEncodings:
         """uint8 `[N, 32]`, each once."""
         import numpy as np
 
-        texts = as_rows([self.text(caption) for caption in self.distinct_captions()])
+        from launcher.training.cache.index import as_keys
+
+        texts = as_keys([self.text(caption) for caption in self.distinct_captions()])
         groups = [keys for keys, _, _ in self.image_groups()]
         return np.concatenate([texts, *groups])
 
@@ -167,6 +169,8 @@ class FluxEncodings:
             `[N, 2]`: position of its column, row.
         """
         import numpy as np
+
+        from launcher.training.cache.index import as_keys
 
         columns = list(self.images)
         places = np.concatenate(
@@ -181,7 +185,7 @@ class FluxEncodings:
         places, sizes = places[order], sizes[order]
         for size in np.unique(sizes, axis=0):
             here = places[(sizes == size).all(axis=1)]
-            keys = as_rows([self.image(columns[column], int(row)) for column, row in here])
+            keys = as_keys([self.image(columns[column], int(row)) for column, row in here])
             _, first = np.unique(keys.view("V32").ravel(), return_index=True)
             first.sort()
             yield keys[first], columns, here[first]
@@ -232,13 +236,6 @@ def all_captions(dataset: Any, with_empty_prompt: bool) -> Iterator[str]:
         yield ""
 
 
-def as_rows(keys: Sequence[bytes]) -> np.ndarray:
-    """uint8 `[N, 32]`."""
-    import numpy as np
-
-    return np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 32)
-
-
 def part_digest(model: Any | None, memory: Path | None) -> str | None:
     """What a model is: its class, weights and configuration, and how it is cast.
 
@@ -280,9 +277,10 @@ def tokenizer_digest(tokenizer: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _input_dtype(model: Any) -> np.dtype:
-    """numpy's name for the dtype that a model computes in, as far as that was asked for; else that
-    of its own parameters, to which adapters are added at the end."""
+def input_dtype(model: Any) -> np.dtype:
+    """numpy's name for the dtype that a model takes its inputs in, and that they are kept in: what
+    it was asked to compute in, as far as it was; else that of its own parameters, to which adapters
+    are added at the end."""
     note = asked(model)
     if note is not None:
         import ml_dtypes

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hooks.types import Cache, Config, Dataset, Encodings, Models
+from hooks.types import Cache, CollateFn, Config, Dataset, Encodings, Models
 from launcher import child
 from launcher.console import Console
 from launcher.parts import prepare_models
@@ -125,6 +125,21 @@ class EncodingStage:
         del models
         gc.collect()
         return encoded
+
+    def build_collate_fn(self, models: Models, encoded: Encoded) -> CollateFn:
+        """What the recipe makes batches with, of what was encoded.
+
+        Args:
+            models: the parts of the `train` stage.
+        """
+        collate: CollateFn = self._hook.build_collate_fn(
+            config=self._config,
+            models=models,
+            dataset=self._dataset,
+            encodings=encoded.encodings,
+            cache=encoded.cache,
+        )
+        return collate
 
     def mend(self, encoded: Encoded, key: bytes) -> None:
         """Make a damaged encoding anew."""

@@ -64,13 +64,7 @@ def look(plugins: Plugins, config: Config, console: Console) -> tuple[Report, li
     weights.load(models.cells().values())
     report.add(models.cells())
     optimizer = hook.build_optimizer(config=config, parameters=trainable_parameters(models))
-    collate = hook.build_collate_fn(
-        config=config,
-        models=models,
-        dataset=dataset,
-        encodings=encoded.encodings,
-        cache=encoded.cache,
-    )
+    collate = stage.build_collate_fn(models, encoded)
     loss = hook.build_loss(config=config, models=models)
     batch = pipeline.new_schedule(config, dataset, Dist()).batch(0, collate)
     with console.busy("compiling the forward pass", "compiled the forward pass"):

@@ -123,13 +123,7 @@ def train(
         weights.load(models.cells().values())
     report = encoded.report
     report.add(models.cells())
-    collate = hook.build_collate_fn(
-        config=config,
-        models=models,
-        dataset=dataset,
-        encodings=encoded.encodings,
-        cache=encoded.cache,
-    )
+    collate = stage.build_collate_fn(models, encoded)
     state, step = build_state(config, hook, models, schedule, dist, run_dir)
     for line in describe(state, len(dataset), schedule):
         console.headline(line)

@@ -70,10 +70,6 @@ class Schedule:
             )
         self._rate.update(num_cycles=section.lr_num_cycles, power=section.lr_power)
 
-    def epoch(self, step: int) -> int:
-        """The pass over the data set that a step begins in, from 0."""
-        return self._sampler.epoch(step)
-
     def learning_rate(self, step: int) -> float:
         """The rate of the step about to run; `step` steps are done."""
         return schedule.learning_rate(step, **self._rate)

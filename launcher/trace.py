@@ -20,6 +20,17 @@ from typing import Any
 PER_STEP = ("train_step", "on_step_end")
 
 
+@contextmanager
+def tracing(write: Callable[[str], None], wanted: bool) -> Iterator[Trace | None]:
+    """A trace for the block, whose counts are shown at its end; None if it is not wanted."""
+    trace = Trace(write) if wanted else None
+    try:
+        yield trace
+    finally:
+        if trace is not None:
+            trace.close()
+
+
 @dataclass
 class _Calls:
     """The calls of a function that is called at every step."""

@@ -187,7 +187,8 @@ def _activations(estimate: MemoryEstimate, checkpointing: bool | None) -> float 
 
 def _released(config: Config) -> str:
     """How the encoders are released before training."""
-    return getattr(config.precision, "release_text_encoders", "process")
+    way: str = config.precision.release_text_encoders
+    return way
 
 
 def _total(weights: Iterable[Weight]) -> int:

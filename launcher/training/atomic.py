@@ -1,4 +1,4 @@
-"""Writing a folder whole or not at all."""
+"""Writing a folder, or a file, whole or not at all."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def folder(target: str | os.PathLike[str], *, replace: bool = False) -> Iterator
         if os.path.lexists(target):
             os.rename(target, old)
         os.rename(work, target)
-        _sync(target.parent)
+        sync(target.parent)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         if old.exists() and not os.path.lexists(target):
@@ -58,14 +58,26 @@ def folder(target: str | os.PathLike[str], *, replace: bool = False) -> Iterator
         shutil.rmtree(old)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Put a small file in place, of those that several processes may write at once: the last one
+    stays. Not synced to disk."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def _sync_tree(root: Path) -> None:
     for directory, _, files in os.walk(root):
         for name in files:
-            _sync(Path(directory, name))
-        _sync(Path(directory))
+            sync(Path(directory, name))
+        sync(Path(directory))
 
 
-def _sync(path: Path) -> None:
+def sync(path: str | os.PathLike[str]) -> None:
+    """Make durable what was written to a file, or renamed and removed in a folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

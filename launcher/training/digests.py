@@ -19,6 +19,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from launcher.training import atomic
+
 _COARSEST_CLOCK = 2.0  # seconds; FAT's
 
 Digest = Callable[[str | os.PathLike[str]], bytes]
@@ -62,16 +64,12 @@ def remembered(memory: Path | None, subject: str) -> Iterator[Digest]:
 
 def of_file(path: str | os.PathLike[str]) -> bytes:
     """The digest of a file's bytes, read now."""
-    with open(path, "rb") as file:
-        return _digest_of(file)
-
-
-def _digest_of(file: Any) -> bytes:
     # hashlib.file_digest is Python 3.11's.
     value, buffer = hashlib.sha256(), bytearray(1 << 20)
     view = memoryview(buffer)
-    while count := file.readinto(buffer):
-        value.update(view[:count])
+    with open(path, "rb") as file:
+        while count := file.readinto(buffer):
+            value.update(view[:count])
     return value.digest()
 
 
@@ -81,11 +79,6 @@ def _state(path: str) -> list[int]:
 
 
 def _write(file: Path, known: dict[str, list[Any]]) -> None:
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
     with suppress(OSError):  # only a memory: a folder that is full or not writable costs time alone
         file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_text(json.dumps(known), encoding="utf-8")
-            os.replace(partial, file)
-        finally:
-            partial.unlink(missing_ok=True)
+        atomic.write_text(file, json.dumps(known))

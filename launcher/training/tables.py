@@ -348,6 +348,25 @@ class JsonLines:
         return f"row {row} (line {self._numbers[row]})"
 
 
+def parse_lines(content: bytes) -> Iterator[tuple[int, bytes, Any]]:
+    """The lines of a JSON-lines file that are not blank.
+
+    Yields:
+        The line's number, counted from 1; the line; and its value, or the UnicodeDecodeError or
+        JSONDecodeError that says why it has none.
+    """
+    for number, line in enumerate(content.removeprefix(_BYTE_ORDER_MARK).split(b"\n"), start=1):
+        if line.strip():
+            try:
+                yield number, line, json.loads(line.decode("utf-8"))
+            except (UnicodeDecodeError, json.JSONDecodeError) as error:
+                yield number, line, error
+
+
+#: What some editors put first.
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
 def read_json_lines(path: Path, limit: int | None = None) -> JsonLines:
     """Read a JSON-lines file, at most `limit` rows of it.
 
@@ -363,8 +382,7 @@ def read_json_lines(path: Path, limit: int | None = None) -> JsonLines:
             hint = f": {error.strerror}"
         raise UserError(f"the file {path} cannot be read{hint}.") from error
 
-    content = content.removeprefix(b"\xef\xbb\xbf")  # the mark that some editors put first
-    if content.lstrip().startswith(b"["):
+    if content.removeprefix(_BYTE_ORDER_MARK).lstrip().startswith(b"["):
         raise UserError(
             f"the file {path} is one JSON list. JSON Lines are expected: one object a line, "
             "without brackets around and commas between them."
@@ -373,30 +391,24 @@ def read_json_lines(path: Path, limit: int | None = None) -> JsonLines:
     numbers: list[int] = []
     columns: dict[str, None] = {}
     problems = Problems()
-    for number, line in enumerate(content.split(b"\n"), start=1):
-        if not line.strip():
-            continue
+    for number, line, value in parse_lines(content):
         if limit is not None and len(lines) == limit:
             break
-        try:
-            value = json.loads(line.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            problems.add("line that is not UTF-8", f"line {number}, byte {error.start + 1}")
-            continue
-        except json.JSONDecodeError as error:
+        if isinstance(value, UnicodeDecodeError):
+            problems.add("line that is not UTF-8", f"line {number}, byte {value.start + 1}")
+        elif isinstance(value, json.JSONDecodeError):
             problems.add(
-                "line that is not JSON", f"line {number}, column {error.colno}: {error.msg}"
+                "line that is not JSON", f"line {number}, column {value.colno}: {value.msg}"
             )
-            continue
-        if not isinstance(value, dict):
+        elif not isinstance(value, dict):
             problems.add(
                 "line that is not a JSON object",
                 f"line {number}: {kind_of(value)}, and {{...}} is expected",
             )
-            continue
-        columns.update(dict.fromkeys(value))
-        lines.append(line)
-        numbers.append(number)
+        else:
+            columns.update(dict.fromkeys(value))
+            lines.append(line)
+            numbers.append(number)
     problems.raise_any(
         f"the file {path} must have one JSON object a line (JSON Lines, UTF-8)", "Mend these lines."
     )

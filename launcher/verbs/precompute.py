@@ -24,16 +24,12 @@ def precompute(argv: list[str]) -> None:
     from launcher import child, pipeline
     from launcher.choice import configure
     from launcher.console import Console
-    from launcher.trace import Trace
+    from launcher.trace import tracing
 
     parent = child.parent()
     console = Console()
-    trace = Trace(console.headline) if options.trace else None
-    try:
+    with tracing(console.headline, options.trace) as trace:
         plugins, resolved = configure(options, settings, trace)
         encoded = pipeline.precompute(plugins, resolved, console)
         if parent is not None:
             parent.tell(observed=encoded.report.observations())
-    finally:
-        if trace is not None:
-            trace.close()

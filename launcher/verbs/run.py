@@ -21,11 +21,10 @@ def run(argv: list[str]) -> None:
     settings = read_settings(parser, rest)
 
     from launcher.console import Console
-    from launcher.trace import Trace
+    from launcher.trace import tracing
 
     console = Console()
-    trace = Trace(console.headline) if options.trace else None
-    try:
+    with tracing(console.headline, options.trace) as trace:
         plugins, resolved = configure(options, settings, trace)
         if options.dry_run:
             from launcher.dry_run import dry_run
@@ -35,6 +34,3 @@ def run(argv: list[str]) -> None:
             from launcher import pipeline
 
             pipeline.run(plugins, resolved, argv, console)
-    finally:
-        if trace is not None:
-            trace.close()

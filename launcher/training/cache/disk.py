@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .. import atomic
 from ..errors import UserError
 from . import shards
 from .encoding import Batches
@@ -259,7 +260,7 @@ class DiskCache:
                         os.utime(smaller, ns=(used, used))
                         self._adopt(smaller, *shards.read(smaller))
                     os.unlink(path)
-                    shards.sync_folder(os.path.dirname(path))
+                    atomic.sync(os.path.dirname(path))
             except FileNotFoundError:  # another process did the same
                 pass
             except DamagedShardError as error:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from launcher.training import atomic
 from launcher.training.cache.place import default_root
 from launcher.training.options import option
 
@@ -52,15 +52,9 @@ class CacheOptions:
             rates: by the inputs' kind; `entries`, `seconds`, the `device`, and `about` as in
                 `DiskCache.fill`.
         """
-        file = self.cache_root / _RATES
-        partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
         known = self.rates() | {kind: dict(rate) for kind, rate in rates.items()}
         with suppress(OSError):
-            try:
-                partial.write_text(json.dumps(known), encoding="utf-8")
-                os.replace(partial, file)
-            finally:
-                partial.unlink(missing_ok=True)
+            atomic.write_text(self.cache_root / _RATES, json.dumps(known))
 
     def rates(self) -> dict[str, dict[str, object]]:
         """What `write_rates` wrote last; empty if that is nothing."""

@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
+from .. import atomic
 from ..safetensors_files import TensorInfo, header_bytes, numpy_dtype
 from .encoding import Spec
 from .index import KEY_BYTES
@@ -269,7 +270,7 @@ class Writer:
         os.fsync(self._file)
         os.rename(self._partial, self.path)
         self._close()
-        sync_folder(self._folder)
+        atomic.sync(self._folder)
 
     def abandon(self) -> None:
         """Leave nothing behind. May be called after `finish`, and twice."""
@@ -322,15 +323,6 @@ def is_abandoned(path: str) -> bool:
     finally:
         os.close(descriptor)
     return True
-
-
-def sync_folder(folder: str) -> None:
-    """Make renamed and removed files durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _create(folder: str, digest: str) -> tuple[str, int]:

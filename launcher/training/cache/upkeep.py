@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .. import atomic
 from ..errors import UserError
 from . import shards
 from .disk import DiskCache, Shard
@@ -217,7 +218,7 @@ def prune(
             for removal in removals:
                 _unlink(removal.path)
             for folder in {os.path.dirname(removal.path) for removal in removals}:
-                shards.sync_folder(folder)
+                atomic.sync(folder)
     for shard, rows in again:
         if not dry_run:
             cache.drop_rows(shard.path, rows)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.training.errors import UserError
-from launcher.training.tables import JsonLines, Table, kind_of, open_table
+from launcher.training.tables import JsonLines, Table, kind_of, open_table, parse_lines
 
 if TYPE_CHECKING:
     from launcher.training.dataset import ImageTextTable
@@ -75,28 +75,24 @@ def _json_lines(source: Mapping[str, Any]) -> Path | None:
 def _readable(file: Path, limit: int | None) -> tuple[JsonLines, dict[int, str]] | None:
     """The lines of a file that can be read; None if that is all of them, or none of them."""
     try:
-        content = file.read_bytes().removeprefix(b"\xef\xbb\xbf")
+        content = file.read_bytes()
     except OSError:
         return None  # `open_table` has said so
     lines: list[bytes] = []
     numbers: list[int] = []
     columns: dict[str, None] = {}
     unreadable: dict[int, str] = {}
-    for number, line in enumerate(content.split(b"\n"), start=1):
-        if not line.strip():
-            continue
+    for number, line, value in parse_lines(content):
         if limit is not None and len(lines) == limit:
             break
-        try:
-            value = json.loads(line.decode("utf-8"))
-            if isinstance(value, dict):
-                columns.update(dict.fromkeys(value))
-            else:
-                unreadable[len(lines)] = f"it is {kind_of(value)}, and {{...}} is expected"
-        except UnicodeDecodeError as error:
-            unreadable[len(lines)] = f"it is not UTF-8 (byte {error.start + 1} of the line)"
-        except json.JSONDecodeError as error:
-            unreadable[len(lines)] = f"it is not JSON (column {error.colno}: {error.msg})"
+        if isinstance(value, UnicodeDecodeError):
+            unreadable[len(lines)] = f"it is not UTF-8 (byte {value.start + 1} of the line)"
+        elif isinstance(value, json.JSONDecodeError):
+            unreadable[len(lines)] = f"it is not JSON (column {value.colno}: {value.msg})"
+        elif isinstance(value, dict):
+            columns.update(dict.fromkeys(value))
+        else:
+            unreadable[len(lines)] = f"it is {kind_of(value)}, and {{...}} is expected"
         lines.append(b"{}" if len(lines) in unreadable else line)
         numbers.append(number)
     if not unreadable or len(unreadable) == len(lines):
