@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from flux_common import class_images, pipeline_folder
-from launcher.training.cache.sizes import size_text
 from launcher.training.data_report import (
     Findings,
     Length,
@@ -32,6 +31,7 @@ from launcher.training.data_report.text import line, number
 from launcher.training.dataset import ImageTextTable
 from launcher.training.errors import UserError
 from launcher.training.image_folder import ImageFolder, open_image_folder
+from launcher.training.sizes import size_text
 
 #: Floating-point operations a second that are assumed where no run has measured anything, in
 #: units of 10^12: what an accelerator of some 300 at its peak is likely to reach.

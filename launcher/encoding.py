@@ -8,7 +8,6 @@ started and no encoder's weights are read.
 from __future__ import annotations
 
 import gc
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -99,7 +98,7 @@ class EncodingStage:
         keys = encodings.keys()
         missing = int(encoded.cache.missing(keys).sum())
         if missing:
-            self._require_writable()
+            encoded.cache.require_writable()
             observed = self._make(models, missing, encoded)
             report.adopt(observed)
         elif self._has_encodings:
@@ -161,20 +160,6 @@ class EncodingStage:
 
     def _place(self) -> str:
         return "memory" if self._options is None else str(self._options.encodings_dir)
-
-    def _require_writable(self) -> None:
-        """Raise UserError before encoders are read whose work could not be kept."""
-        if self._options is None:
-            return
-        folder = self._options.encodings_dir
-        while not folder.exists() and folder != folder.parent:
-            folder = folder.parent
-        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-            what = "cannot be written to" if folder.is_dir() else "is not a folder"
-            raise UserError(
-                f"encodings are missing in {self._place()}, and {folder} {what}. Give a folder of "
-                "your own with data.cache_dir, or have its permissions changed."
-            )
 
     def _make(self, models: Models | None, missing: int, encoded: Encoded) -> list[Any]:
         """Encode what is missing. Returns what a child observed of the encoders."""
@@ -295,6 +280,7 @@ class _Watched:
                 return arrays
 
             self._cache.fill(kind, keys, watched, describe, **options)
+            progress.update(total)  # other processes may have made some of them
             if done > first:
                 self.rates[kind] = {
                     "entries": done - first,

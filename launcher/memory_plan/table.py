@@ -9,23 +9,15 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from launcher.memory_plan.accounting import ZERO_STAGES, Part
+from launcher.training.sizes import size_text
 
 if TYPE_CHECKING:
     from launcher.memory_plan.plan import Alternative, Plan
 
 WIDTH = 100
 _LABEL, _NUMBER = 68, 12
-_UNITS = (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 #: What the encodings of so many samples take is said where there is no data set.
 SAMPLES = 1000
-
-
-def size(count: float) -> str:
-    """Bytes in words: `23.8 GB`, `402 MB`, `4.2 kB`."""
-    units = [(unit, factor) for unit, factor in _UNITS if count >= factor]
-    unit, factor = units[0] if units else ("bytes", 1.0)
-    value = count / factor
-    return f"{value:,.0f} {unit}" if value >= 100 or factor == 1 else f"{value:.3g} {unit}"
 
 
 def text(plan: Plan) -> str:
@@ -37,7 +29,7 @@ def text(plan: Plan) -> str:
 def _head(plan: Plan) -> Iterator[str]:
     yield (
         f"memory plan of {plan.recipe}, in {_unit(plan)[0]} on one device of "
-        f"{size(plan.device_memory)}; ~ marks estimates"
+        f"{size_text(plan.device_memory)}; ~ marks estimates"
     )
     for note in plan.notes:
         yield from _wrapped(f"- {note}", "  ")
@@ -147,18 +139,18 @@ def _cache(plan: Plan) -> Iterator[str]:
         count = kind.per_sample * SAMPLES if kind.count is None else kind.count
         total += count * kind.bytes
         noun = kind.kind if count == 1 else f"{kind.kind}s"
-        label = f"  {count:,} {noun} of {size(kind.bytes)}"
-        yield f"{label:<{_LABEL}}{size(count * kind.bytes):>{_NUMBER}}"
-    yield f"{'  on disk':<{_LABEL}}{size(total):>{_NUMBER}}"
+        label = f"  {count:,} {noun} of {size_text(kind.bytes)}"
+        yield f"{label:<{_LABEL}}{size_text(count * kind.bytes):>{_NUMBER}}"
+    yield f"{'  on disk':<{_LABEL}}{size_text(total):>{_NUMBER}}"
 
 
 def _verdict(plan: Plan) -> Iterator[str]:
-    memory = size(plan.device_memory)
+    memory = size_text(plan.device_memory)
     known = "" if plan.memory.activations is not None else ", activations not counted"
     if not plan.changes and plan.stuck is None:
         barely = plan.verdict(plan.peak) == "tight"
         yield from _wrapped(
-            f"It fits: {size(plan.peak)} of {memory}{known}."
+            f"It fits: {size_text(plan.peak)} of {memory}{known}."
             + (
                 " Barely: what is left may not do for the runtime and the compiler."
                 if barely

@@ -80,7 +80,7 @@ def _listing_json(opened: DiskCache, groups: list[Group]) -> str:
 def _listing(opened: DiskCache, groups: list[Group]) -> str:
     import time
 
-    from launcher.training.cache.sizes import age_text, size_text
+    from launcher.training.sizes import age_text, size_text
 
     entries, size = sum(g.entries for g in groups), sum(g.size for g in groups)
     lines = [f"{opened.directory}: {_count(entries, 'entry', 'entries')}, {size_text(size)}"]
@@ -188,7 +188,7 @@ def _prune(argv: list[str]) -> None:
     if options is None:
         return
 
-    from launcher.training.cache.sizes import parse_size, parse_time, size_text
+    from launcher.training.sizes import parse_size, parse_time, size_text
 
     unused_for = _limit("--unused-for", options.unused_for, parse_time)
     max_size = _limit("--max-size", options.max_size, parse_size)

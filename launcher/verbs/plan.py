@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from launcher.config import OptionInfo, Resolved, Source
     from launcher.plugins import Plugins
 
-_UNITS = {"MB": 10**6, "GB": 10**9, "TB": 10**12, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
-
 
 def plan(argv: list[str]) -> None:
     """show the memory that a run takes, before it is made"""
@@ -71,20 +69,22 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _bytes(text: str) -> float:
+def _bytes(text: str) -> int:
     """`64GB` in bytes.
 
     Raises:
         UserError: it is no size.
     """
-    import re
+    from launcher.training.sizes import parse_size
 
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*", text)
-    size = float(found.group(1)) * _UNITS.get(found.group(2).upper(), 0) if found else 0
+    try:
+        size = parse_size(text)
+    except ValueError:
+        size = 0
     if not size:
         raise UserError(
-            f"--device-memory is {text!r}; give a number above 0 and a unit (GB or GiB), without a "
-            "space, as in --device-memory 64GB."
+            f"--device-memory is {text!r}; give a number above 0 and a unit (GB or GiB), as in "
+            "--device-memory 64GB."
         )
     return size
 

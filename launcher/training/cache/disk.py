@@ -22,14 +22,13 @@ import numpy as np
 
 from .. import atomic
 from ..errors import UserError
+from ..sizes import size_text
 from . import shards
 from .encoding import Batches
 from .filling import Behind, divide
 from .index import Index, as_keys, has_repeats
 from .mapping import OpenFiles, map_bytes
 from .shards import DamagedEntryError, DamagedShardError, Layout, Writer
-from .sizes import size_text
-from .watch import Unwatched, Watch
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -50,7 +49,6 @@ class DiskCache:
         rank: of this process among those that fill the cache together.
         world_size: how many these are; each encodes its share of what is missing.
         verify: check everything that is read against its checksum.
-        watch: is told what `fill` does.
         max_shard_bytes: about how large shards become.
         max_shard_entries: how many entries a shard may have; a process encodes so many in a row.
 
@@ -70,7 +68,6 @@ class DiskCache:
         rank: int = 0,
         world_size: int = 1,
         verify: bool = False,
-        watch: Watch | None = None,
         max_shard_bytes: int = 256 * 2**20,
         max_shard_entries: int = 256,
     ) -> None:
@@ -81,7 +78,6 @@ class DiskCache:
         self._rank = rank
         self._world_size = world_size
         self._verify = verify
-        self._watch = watch or Unwatched()
         self._max_shard_bytes = max_shard_bytes
         self._max_shard_entries = max_shard_entries
         self._index = Index()
@@ -198,8 +194,7 @@ class DiskCache:
         if not total:
             return
         folder = self._make_folder(kind)
-        self._watch.begin(kind, total)
-        batches = Batches(encode, describe, batch_size, self._watch)
+        batches = Batches(encode, describe, batch_size)
         # How large an entry is shows only now.
         ready: dict[str, np.ndarray] | None = batches.encode(own[0][:batch_size])
         each = shards.bytes_per_entry(batches.specs)
@@ -218,7 +213,6 @@ class DiskCache:
                 unfinished.callback(writer.abandon)
                 for at in range(0, len(piece), batch_size):
                     if ready is None and self._exists(path):  # another process was faster
-                        self._watch.advance(len(piece) - at)
                         behind.do(self._give_way, writer, piece_keys)
                         break
                     rows = ready or batches.encode(piece[at : at + batch_size])
@@ -226,6 +220,14 @@ class DiskCache:
                     behind.do(self._add, writer, rows)
                 else:
                     behind.do(self._finish, writer, piece_keys)
+
+    def require_writable(self) -> None:
+        """Make the directory, to find out before encoders are read.
+
+        Raises:
+            UserError: it cannot be written to.
+        """
+        self._make_writable(self.directory)
 
     def discard(self, keys: np.ndarray | Iterable[bytes]) -> None:
         """Drop entries, if they are there, and with them what else is damaged in their shards.
@@ -369,12 +371,15 @@ class DiskCache:
     def _make_folder(self, kind: str) -> str:
         """The folder of a kind, which can be written to."""
         folder = self.directory / kind
+        self._make_writable(folder)
+        return str(folder)
+
+    def _make_writable(self, folder: Path) -> None:
         with self.writing(0):
             folder.mkdir(parents=True, exist_ok=True)
             # Asked, and not found out by the first shard: until that is made, hours may pass.
             if not os.access(folder, os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
-        return str(folder)
 
     def _require_space(self, count: int, each: int) -> None:
         free = shutil.disk_usage(self.directory).free

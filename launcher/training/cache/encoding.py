@@ -9,7 +9,6 @@ import ml_dtypes
 import numpy as np
 
 from ..errors import UserError
-from .watch import Watch
 
 #: dtype and shape of one entry's array.
 Spec = tuple[np.dtype[Any], tuple[int, ...]]
@@ -22,7 +21,6 @@ class Batches:
         encode: takes `batch_size` positions, returns arrays `[batch_size, ...]` by name.
         describe: names the input at a position for the user.
         batch_size: always as many, so that one compiled graph does.
-        watch: is told of each batch.
 
     Attributes:
         specs: dtype and shape of an entry's arrays by name; empty before the first batch.
@@ -33,13 +31,11 @@ class Batches:
         encode: Callable[[Sequence[int]], Mapping[str, np.ndarray]],
         describe: Callable[[int], str],
         batch_size: int,
-        watch: Watch,
     ) -> None:
         self.specs: dict[str, Spec] = {}
         self._encode = encode
         self._describe = describe
         self._batch_size = batch_size
-        self._watch = watch
 
     def encode(self, positions: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
         """Encode up to a batch.
@@ -54,14 +50,12 @@ class Batches:
         count = len(positions)
         assert 0 < count <= self._batch_size, count
         chosen = [int(p) for p in positions]
-        self._watch.at(self._describe(chosen[0]))
         encoded = self._encode(chosen + chosen[-1:] * (self._batch_size - count))
         arrays = {name: np.asarray(array) for name, array in encoded.items()}
         self._check_specs(arrays)
         rows = {name: np.ascontiguousarray(array[:count]) for name, array in arrays.items()}
         for name, array in rows.items():
             self._check_finite(name, array, chosen)
-        self._watch.advance(count)
         return rows
 
     def _check_specs(self, arrays: Mapping[str, np.ndarray]) -> None:

@@ -8,15 +8,13 @@ import numpy as np
 
 from .encoding import Batches
 from .index import as_keys
-from .watch import Unwatched, Watch
 
 
 class MemoryCache:
     """Named arrays by key. What `DiskCache` can do, but nothing outlives the process."""
 
-    def __init__(self, *, watch: Watch | None = None) -> None:
+    def __init__(self) -> None:
         self._entries: dict[bytes, dict[str, np.ndarray]] = {}
-        self._watch = watch or Unwatched()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -44,8 +42,7 @@ class MemoryCache:
         positions = np.flatnonzero(self.missing(keys))
         if not len(positions):
             return
-        self._watch.begin(kind, len(positions))
-        batches = Batches(encode, describe, batch_size, self._watch)
+        batches = Batches(encode, describe, batch_size)
         for start in range(0, len(positions), batch_size):
             chosen = positions[start : start + batch_size].tolist()
             rows = batches.encode(chosen)
@@ -63,3 +60,6 @@ class MemoryCache:
 
     def refresh(self) -> None:
         """Nobody else writes here."""
+
+    def require_writable(self) -> None:
+        """It always is."""

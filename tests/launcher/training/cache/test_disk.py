@@ -219,26 +219,6 @@ def test_what_is_not_finite_is_named_and_not_kept(open_cache, keys, value, dtype
     assert np.flatnonzero(~cache.missing(keys)).tolist() == list(range(16))
 
 
-def test_the_watch_is_told(open_cache, keys):
-    told = []
-
-    class Watch:
-        def begin(self, kind, total):
-            told.append((kind, total))
-
-        def at(self, what):
-            told.append(what)
-
-        def advance(self, count):
-            told.append(count)
-
-    cache = open_cache(watch=Watch())
-    cache.fill("text", keys[:10], Encoder(keys), lambda p: f"row {p}", batch_size=4)
-    assert told == [("text", 10), "row 0", 4, "row 4", 4, "row 8", 2]
-    cache.fill("text", keys[:10], Encoder(keys), str, batch_size=4)
-    assert len(told) == 7
-
-
 def test_no_cache_yet(tmp_path, keys):
     cache = DiskCache(tmp_path / "none" / "yet")
     assert cache.missing(keys).all() and len(cache) == 0

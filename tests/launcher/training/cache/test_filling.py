@@ -172,7 +172,7 @@ def test_a_disk_that_is_full(small_disk, files, keys, monkeypatch):
     encoder = Encoder(make_keys(COUNT))
     with pytest.raises(UserError, match=r"240 encodings of 586 B each .*data\.cache_dir") as caught:
         fill(folder)
-    assert "141 KB" in str(caught.value)
+    assert "141 kB" in str(caught.value)
     # As if nobody could know: quotas, or another process that fills the disk.
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(0, 0, 10**9))
     with pytest.raises(UserError, match=r"is full .*No space.*`launcher cache prune`.*cache_dir"):

@@ -8,9 +8,9 @@ import pytest
 
 from launcher.training.cache import DiskCache
 from launcher.training.cache.shards import Writer, make_layout
-from launcher.training.cache.sizes import age_text, parse_size, parse_time, size_text
 from launcher.training.cache.upkeep import locate, prune, summarise, verify
 from launcher.training.errors import UserError
+from launcher.training.sizes import age_text, parse_size, parse_time, size_text
 from tests.launcher.training.cache.fake_encoder import Encoder, make_keys
 
 DAY = 24 * 3600
@@ -209,7 +209,7 @@ def test_what_is_no_time(text):
 def test_sizes_and_ages_in_words():
     sizes = (0, 999, 1000, 999_499, 999_500, 4_194_304, 123_456_789, 5e15)
     assert [size_text(size) for size in sizes] == [
-        "0 B", "999 B", "1.00 KB", "999 KB", "1.00 MB", "4.19 MB", "123 MB", "5,000 TB",
+        "0 B", "999 B", "1.00 kB", "999 kB", "1.00 MB", "4.19 MB", "123 MB", "5,000 TB",
     ]  # fmt: skip
     ages = (-5, 59, 60, 7200, 3 * DAY)
     assert [age_text(age) for age in ages] == [

@@ -12,7 +12,7 @@ _TIMES = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 def size_text(size: float) -> str:
     """`37 B`, `4.2 MB`, `812 GB`: three digits, decimal units."""
-    for unit, each in (("B", 1), ("KB", 10**3), ("MB", 10**6), ("GB", 10**9), ("TB", 10**12)):
+    for unit, each in (("B", 1), ("kB", 10**3), ("MB", 10**6), ("GB", 10**9), ("TB", 10**12)):
         value = size / each
         if value < 999.5 or unit == "TB":
             digits = 0 if unit == "B" or value >= 99.95 else 1 if value >= 9.995 else 2
