@@ -76,7 +76,7 @@ def run(recipe: str, file: str, output_dir: Path, steps: int) -> list[float]:
         output = hook.train_step(state=state, batch=batch)
         losses, state.step = [*losses, output.loss], state.step + 1
         hook.on_step_end(state=state, output=output)
-    hook.export_weights(config=config, models=models, directory=output_dir)
+    hook.export_weights(config=config, models=models, directory=output_dir, values=None)
     hook.on_train_end(state=state)
     return losses
 

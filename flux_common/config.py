@@ -22,12 +22,17 @@ class ModelSection:
     """`model`: where the pretrained parts come from."""
 
     pretrained_model_name_or_path: str = option(
-        help="FLUX.1 pipeline: a local folder in diffusers' layout or a hub name"
+        help="FLUX.1 pipeline: a local folder in diffusers' layout or a hub name",
+        resume="continues",
     )
-    revision: str | None = option(None, help="branch, tag or commit of a hub repository")
-    variant: str | None = option(None, help="weight file variant, such as bf16")
+    revision: str | None = option(
+        None, help="branch, tag or commit of a hub repository", resume="continues"
+    )
+    variant: str | None = option(None, help="weight file variant, such as bf16", resume="continues")
     gradient_checkpointing: bool = option(
-        False, help="recompute activations in the backward pass: less memory, more time"
+        False,
+        help="recompute activations in the backward pass: less memory, more time",
+        resume="continues",
     )
 
 
@@ -39,14 +44,22 @@ class DataSection(CacheOptions):
     sources: ClassVar[tuple[str, ...]] = ("dataset_name", "jsonl_for_train")
 
     dataset_name: str | None = option(
-        None, help="folder with metadata.jsonl, Parquet or Arrow files, or a hub name"
+        None,
+        help="folder with metadata.jsonl, Parquet or Arrow files, or a hub name",
+        resume="content",
     )
-    dataset_config_name: str | None = option(None, help="configuration of a hub data set")
+    dataset_config_name: str | None = option(
+        None, help="configuration of a hub data set", resume="content"
+    )
     jsonl_for_train: str | None = option(
-        None, help="JSONL file, one sample a line, with paths relative to the file"
+        None,
+        help="JSONL file, one sample a line, with paths relative to the file",
+        resume="content",
     )
-    image_column: str = option("image", help="column of the target image")
-    caption_column: str = option("text", help="column of the caption, a string or a list")
+    image_column: str = option("image", help="column of the target image", resume="content")
+    caption_column: str = option(
+        "text", help="column of the caption, a string or a list", resume="content"
+    )
     max_train_samples: int | None = option(None, ge=1, help="use only the first N samples")
     resolution: int | list[int] | None = option(
         None,
@@ -119,15 +132,22 @@ class LossSection:
         "logit_normal",
         help="density of the timesteps (logit_normal, mode) or weight of the loss (cosmap, "
         "sigma_sqrt; timesteps uniform), as in the SD3 paper",
+        resume="continues",
     )
-    logit_mean: float = option(0.0, help="mean of logit_normal")
-    logit_std: float = option(1.0, gt=0, help="standard deviation of logit_normal")
-    mode_scale: float = option(1.29, help="scale of mode")
+    logit_mean: float = option(0.0, help="mean of logit_normal", resume="continues")
+    logit_std: float = option(
+        1.0, gt=0, help="standard deviation of logit_normal", resume="continues"
+    )
+    mode_scale: float = option(1.29, help="scale of mode", resume="continues")
     guidance_scale: float = option(
-        3.5, ge=0, help="guidance that a guidance-distilled model is told"
+        3.5, ge=0, help="guidance that a guidance-distilled model is told", resume="continues"
     )
     proportion_empty_prompts: float = option(
-        0.0, ge=0, le=1, help="share of captions replaced by the empty one, drawn anew each step"
+        0.0,
+        ge=0,
+        le=1,
+        help="share of captions replaced by the empty one, drawn anew each step",
+        resume="continues",
     )
 
     def problems(self) -> Iterable[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from launcher.training import atomic
-from launcher.training.weights import write_parameters
+from launcher.training.weights import Values, write_parameters
 
 #: diffusers' names of the files in a model's folder.
 CONFIG_FILE = "config.json"
@@ -16,7 +16,11 @@ WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 
 
 def export_model(
-    model: Any, folder: Path, *, dtype: Literal["fp32", "bf16", "fp16"] | None = None
+    model: Any,
+    folder: Path,
+    *,
+    dtype: Literal["fp32", "bf16", "fp16"] | None = None,
+    values: Values | None = None,
 ) -> list[Path]:
     """Write a model's folder in diffusers' layout: config.json and the weights.
 
@@ -26,6 +30,7 @@ def export_model(
         model: a model of `mindone.diffusers`, whose class is called as diffusers' is.
         folder: where; its parent exists.
         dtype: of the weights in the file; None: as the parameters are.
+        values: what to write of each parameter; None: what it is now.
 
     Returns:
         The two files.
@@ -34,7 +39,7 @@ def export_model(
 
     with atomic.folder(folder, replace=True) as work:
         (work / CONFIG_FILE).write_text(json.dumps(_config(model), indent=2) + "\n")
-        write_parameters(work / WEIGHTS_FILE, file_names(model), dtype=dtype)
+        write_parameters(work / WEIGHTS_FILE, file_names(model), dtype=dtype, values=values)
     return [folder / CONFIG_FILE, folder / WEIGHTS_FILE]
 
 

@@ -15,7 +15,9 @@ class ControlNetModelSection(ModelSection):
     """`model`: the pretrained parts, and where the ControlNet comes from."""
 
     controlnet_model_name_or_path: str | None = option(
-        None, help="ControlNet to go on training; null: make one from the transformer"
+        None,
+        help="ControlNet to go on training; null: make one from the transformer",
+        resume="content",
     )
     num_double_layers: int = option(
         4, ge=1, help="double-stream blocks of a ControlNet made from the transformer"
@@ -31,7 +33,9 @@ class ControlNetDataSection(DataSection):
 
     asks: ClassVar[tuple[str, ...]] = ("dataset_name", "conditioning_image_column")
 
-    conditioning_image_column: str | None = option(None, help="column of the control image")
+    conditioning_image_column: str | None = option(
+        None, help="column of the control image", resume="content"
+    )
     conditioning: Literal["canny", "gray", "blur"] | None = option(
         None, help="make the control image from the target instead of reading it"
     )

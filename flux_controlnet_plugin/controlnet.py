@@ -11,7 +11,7 @@ from flux_common.controlnet_folder import EXPORT_FOLDER
 from flux_common.export import export_model
 from launcher.training import weights
 from launcher.training.errors import UserError
-from launcher.training.weights import read_into, set_to_zero
+from launcher.training.weights import Values, read_into, set_to_zero
 
 if TYPE_CHECKING:
     from mindspore import nn
@@ -104,7 +104,11 @@ def controlnet_from_transformer(
 
 
 def export_controlnet(
-    controlnet: nn.Cell, directory: Path, *, dtype: Literal["fp32", "bf16", "fp16"] | None = None
+    controlnet: nn.Cell,
+    directory: Path,
+    *,
+    dtype: Literal["fp32", "bf16", "fp16"] | None = None,
+    values: Values | None = None,
 ) -> list[Path]:
     """Write `directory/controlnet/` in diffusers' layout: config.json and the weights.
 
@@ -115,8 +119,9 @@ def export_controlnet(
     Args:
         directory: exists.
         dtype: of the weights in the file; None: as the parameters are.
+        values: what to write of each parameter; None: what it is now.
 
     Returns:
         The two files.
     """
-    return export_model(controlnet, Path(directory) / EXPORT_FOLDER, dtype=dtype)
+    return export_model(controlnet, Path(directory) / EXPORT_FOLDER, dtype=dtype, values=values)

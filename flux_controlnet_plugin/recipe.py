@@ -156,8 +156,8 @@ def build_loss(config: Config, models: Models) -> Any:
 
 
 @hookimpl
-def export_weights(config: Config, models: Models, directory: Path) -> list[Path]:
+def export_weights(config: Config, models: Models, directory: Path, values: Any) -> list[Path]:
     from flux_controlnet_plugin.controlnet import export_controlnet
 
     dtype = config.checkpoint.save_weight_dtype
-    return export_controlnet(models["controlnet"], directory, dtype=dtype)
+    return export_controlnet(models["controlnet"], directory, dtype=dtype, values=values)

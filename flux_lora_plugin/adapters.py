@@ -14,7 +14,7 @@ from flux_common.lora_file import WEIGHTS_FILE, LoraPart, fit_problems
 from launcher.training import sizes_only
 from launcher.training.errors import UserError
 from launcher.training.random import generator
-from launcher.training.weights import read_into, write_parameters
+from launcher.training.weights import Values, read_into, write_parameters
 
 if TYPE_CHECKING:
     from mindspore import nn
@@ -107,6 +107,7 @@ def export_adapters(
     directory: Path,
     *,
     dtype: Literal["fp32", "bf16", "fp16"] | None = None,
+    values: Values | None = None,
 ) -> Path:
     """Write `pytorch_lora_weights.safetensors`, whole or not at all.
 
@@ -117,6 +118,7 @@ def export_adapters(
             `text_encoder`), which the names in the file begin with.
         directory: exists.
         dtype: of the weights in the file; None: as the parameters are.
+        values: what to write of each parameter; None: what it is now.
 
     `lora_alpha` goes into the header, where diffusers 0.35 and newer read it; older versions take
     it to be the rank.
@@ -127,6 +129,7 @@ def export_adapters(
     path = Path(directory) / WEIGHTS_FILE
     partial = path.with_name(f".{path.name}.partial")
     settings = {part: model.peft_config[_ADAPTER] for part, model in models.items()}
-    write_parameters(partial, weights, dtype=dtype, metadata=lora_file.metadata(settings))
+    metadata = lora_file.metadata(settings)
+    write_parameters(partial, weights, dtype=dtype, metadata=metadata, values=values)
     os.replace(partial, path)
     return path

@@ -32,6 +32,7 @@ class LoraModelSection(ModelSection):
         None,
         help="LoRA to go on training, a file or the folder of a run: it brings rank, lora_alpha "
         "and layers; null: new adapters",
+        resume="content",
     )
 
     @property
@@ -62,22 +63,26 @@ class LoraDataSection(DataSection):
 
     asks: ClassVar[tuple[str, ...]] = ("instance_data_dir", "instance_prompt")
 
-    instance_data_dir: str | None = option(None, help="folder of images of the subject")
+    instance_data_dir: str | None = option(
+        None, help="folder of images of the subject", resume="content"
+    )
     instance_prompt: str | None = option(
-        None, help="caption of every image that has none of its own"
+        None, help="caption of every image that has none of its own", resume="content"
     )
     caption_column: str | None = option(
-        None, help="column of the captions; null: instance_prompt for all"
+        None, help="column of the captions; null: instance_prompt for all", resume="content"
     )
     with_prior_preservation: bool = option(
         False, help="train on images of the class beside those of the subject, so that it stays"
     )
     class_data_dir: str | None = option(
-        None, help="folder of the class images; those that are missing are made there"
+        None,
+        help="folder of the class images; those that are missing are made there",
+        resume="content",
     )
-    class_prompt: str | None = option(None, help="caption of the class images")
+    class_prompt: str | None = option(None, help="caption of the class images", resume="content")
     num_class_images: int = option(100, ge=1, help="class images to train on")
-    sample_batch_size: int = option(4, ge=1, help="class images made at a time")
+    sample_batch_size: int = option(4, ge=1, help="class images made at a time", resume="free")
     num_inference_steps: int = option(28, ge=1, help="denoising steps of a class image")
 
     def problems(self) -> Iterable[str]:
@@ -129,8 +134,11 @@ class LoraLossSection(LossSection):
         "none",
         help="density of the timesteps (logit_normal, mode) or weight of the loss (cosmap, "
         "sigma_sqrt; timesteps uniform), as in the SD3 paper; none: neither",
+        resume="continues",
     )
-    prior_loss_weight: float = option(1.0, ge=0, help="weight of the class images' loss")
+    prior_loss_weight: float = option(
+        1.0, ge=0, help="weight of the class images' loss", resume="continues"
+    )
 
 
 SECTIONS: dict[str, type] = {

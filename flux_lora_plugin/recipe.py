@@ -202,8 +202,8 @@ def build_loss(config: Config, models: Models) -> Any:
 
 
 @hookimpl
-def export_weights(config: Config, models: Models, directory: Path) -> list[Path]:
+def export_weights(config: Config, models: Models, directory: Path, values: Any) -> list[Path]:
     from flux_lora_plugin.adapters import export_adapters
 
     dtype = config.checkpoint.save_weight_dtype
-    return [export_adapters(models.cells(), directory, dtype=dtype)]
+    return [export_adapters(models.cells(), directory, dtype=dtype, values=values)]

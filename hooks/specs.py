@@ -58,6 +58,7 @@ from .types import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
     from mindspore import nn
 
 Kind = Literal["owned", "merged", "observed"]
@@ -375,15 +376,22 @@ def train_step(state: TrainState, batch: Batch) -> StepOutput:
 
 
 @_spec("owned")
-def export_weights(config: Config, models: Models, directory: Path) -> list[Path]:
+def export_weights(
+    config: Config, models: Models, directory: Path, values: Callable[[Any], np.ndarray] | None
+) -> list[Path]:
     """Write the trained weights in the layout that their users load.
 
-    Their dtype is that of `checkpoint.save_weight_dtype`; None: as they are trained.
+    Their dtype is that of `checkpoint.save_weight_dtype`; None: as they are trained. Called at the
+    end, and for every checkpoint, then in a thread of its own while the next steps run: it must not
+    compute with MindSpore. What is there already is replaced.
 
     Args:
         config: the resolved configuration.
         models: the parts of the `train` stage.
-        directory: the run's output directory; exists.
+        directory: where; exists.
+        values: from a `mindspore.Parameter` to the array to be written of it, such as its average
+            or what it was a step ago; None: what it is now. To be handed to
+            `launcher.training.weights.write_parameters`.
 
     Returns:
         The files written.
@@ -411,6 +419,16 @@ def on_step_end(state: TrainState, output: StepOutput) -> None:
     Args:
         state: the loop's state; `state.step` counts the step just done.
         output: what `train_step` returned.
+    """
+
+
+@_spec("observed")
+def on_checkpoint(state: TrainState, directory: Path) -> None:
+    """A checkpoint is complete. The steps may have gone on meanwhile.
+
+    Args:
+        state: the loop's state.
+        directory: the checkpoint's folder; its name has the step.
     """
 
 

@@ -259,6 +259,8 @@ class TrainState:
         step: optimisation steps completed.
         epoch: passes over the data set begun, counted from 0.
         learning_rate: the rate of the step about to run.
+        memory: for plugins: what they want to find again in a continued run, by a name of their
+            own. Saved with every checkpoint, after `on_step_end`; of what JSON can hold.
     """
 
     config: Config
@@ -272,3 +274,4 @@ class TrainState:
     step: int = 0
     epoch: int = 0
     learning_rate: float = 0.0
+    memory: dict[str, Any] = field(default_factory=dict)

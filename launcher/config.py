@@ -203,6 +203,7 @@ class OptionInfo:
         is_required: it has no default.
         is_asked: a starting file asks for it.
         default: its default; None if it is required.
+        resume: whether a continued run may have another value, see `option`.
     """
 
     section: str
@@ -212,6 +213,7 @@ class OptionInfo:
     is_required: bool
     is_asked: bool
     default: Any
+    resume: str
 
 
 def list_options(sections: Mapping[str, type], sources: Iterable[Source] = ()) -> list[OptionInfo]:
@@ -246,16 +248,20 @@ def _option_info(name: str, section: type, option: Any, values: Mapping[str, Any
         is_asked=not has_default
         or (option.name in getattr(section, "asks", ()) and option.name not in values),
         default=values.get(option.name, _default(option)),
+        resume=option.metadata.get("resume", "fixed"),
     )
 
 
 def options_table(sections: Mapping[str, type]) -> str:
     """Every option as a row of a Markdown table."""
-    rows = ["| option | takes | default | what it does |", "| --- | --- | --- | --- |"]
+    rows = ["| option | takes | default | what it does | resume |", "|" + " --- |" * 5]
     for info in list_options(sections):
         default = "(required)" if info.is_required else f"`{as_yaml(info.default)}`"
         help_text = info.help.replace("|", "\\|")
-        rows.append(f"| `{info.section}.{info.name}` | {info.takes} | {default} | {help_text} |")
+        rows.append(
+            f"| `{info.section}.{info.name}` | {info.takes} | {default} | {help_text} | "
+            f"{info.resume} |"
+        )
     return "\n".join(rows) + "\n"
 
 

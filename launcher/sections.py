@@ -15,28 +15,56 @@ class TrainSection:
     """`train`: length of the run, batch, learning rate."""
 
     output_dir: str = option(
-        help="folder that the run writes to; new, or with nothing in it but single files"
+        help="folder that the run writes to; new, or with nothing in it but single files",
+        resume="free",
     )
     seed: int = option(0, ge=0, help="seed of everything random")
-    train_batch_size: int = option(4, ge=1, help="samples per micro-batch and process")
-    gradient_accumulation_steps: int = option(1, ge=1, help="micro-batches per update")
-    max_train_steps: int | None = option(
-        None, ge=1, help="updates in the run; overrides num_train_epochs"
+    train_batch_size: int = option(
+        4, ge=1, help="samples per micro-batch and process", resume="continues"
     )
-    num_train_epochs: int = option(1, ge=1, help="passes over the data set")
-    learning_rate: float = option(5e-6, ge=0, help="rate after warm-up")
+    gradient_accumulation_steps: int = option(
+        1, ge=1, help="micro-batches per update", resume="continues"
+    )
+    max_train_steps: int | None = option(
+        None, ge=1, help="updates in the run; overrides num_train_epochs", resume="continues"
+    )
+    num_train_epochs: int = option(1, ge=1, help="passes over the data set", resume="continues")
+    learning_rate: float = option(5e-6, ge=0, help="rate after warm-up", resume="continues")
     lr_scheduler: Literal[
         "linear", "cosine", "cosine_with_restarts", "polynomial", "constant",
         "constant_with_warmup", "piecewise_constant",
-    ] = option("constant", help="schedule of the learning rate, as in diffusers")  # fmt: skip
-    lr_warmup_steps: int = option(0, ge=0, help="updates of linear warm-up")
-    lr_num_cycles: int = option(1, ge=1, help="restarts of cosine_with_restarts")
-    lr_power: float = option(1.0, gt=0, help="power of polynomial")
+    ] = option(
+        "constant", help="schedule of the learning rate, as in diffusers", resume="continues"
+    )  # fmt: skip
+    lr_warmup_steps: int = option(0, ge=0, help="updates of linear warm-up", resume="continues")
+    lr_num_cycles: int = option(
+        1, ge=1, help="restarts of cosine_with_restarts", resume="continues"
+    )
+    lr_power: float = option(1.0, gt=0, help="power of polynomial", resume="continues")
     lr_step_rules: str = option(
-        "", help="rules of piecewise_constant: `1:10,0.1:20,0.01` is factor 1 until step 10, ..."
+        "",
+        help="rules of piecewise_constant: `1:10,0.1:20,0.01` is factor 1 until step 10, ...",
+        resume="continues",
     )
     max_grad_norm: float | None = option(
-        1.0, gt=0, help="clip the global gradient norm to this; null: no clipping"
+        1.0,
+        gt=0,
+        help="clip the global gradient norm to this; null: no clipping",
+        resume="continues",
+    )
+    on_nonfinite: Literal["stop", "skip"] = option(
+        "stop",
+        help="a step whose gradients are not finite is never applied; stop: save and end the run; "
+        "skip: go on with the next batch",
+        resume="continues",
+    )
+    ema_decay: float | None = option(
+        None,
+        gt=0,
+        lt=1,
+        help="keep a moving average of the trained weights, too, and export it beside them; the "
+        "usual decay is 0.999 to 0.9999. null: none",
+        resume="continues",
     )
 
     def problems(self) -> Iterable[str]:
@@ -84,9 +112,13 @@ class PrecisionSection:
         help="where text encoders and VAE go once the data set is encoded. process: they live in a "
         "process of their own, which ends; keep: they stay; delete: no reference is left, but "
         "MindSpore's memory pool; cast: to half precision first, then delete",
+        resume="free",
     )
     max_skipped_updates: int = option(
-        20, ge=1, help="stop after as many updates in a row without finite gradients"
+        20,
+        ge=1,
+        help="stop after as many updates in a row without finite gradients",
+        resume="continues",
     )
 
     @property
@@ -131,15 +163,27 @@ class OptimizerSection:
         "them or without; came: factored second moments; muon: orthogonalised momentum of "
         "matrices, adamw for the rest",
     )  # fmt: skip
-    adam_beta1: float = option(0.9, ge=0, lt=1, help="decay of the first moment")
-    adam_beta2: float = option(0.999, ge=0, lt=1, help="decay of the second moment")
-    adam_epsilon: float = option(1e-8, gt=0, help="added to the root of the second moment")
-    adam_weight_decay: float = option(1e-2, ge=0, help="decoupled weight decay")
-    stochastic_rounding: bool = option(
-        False, help="adamw_upcast: round up or down at random, which keeps small updates on average"
+    adam_beta1: float = option(
+        0.9, ge=0, lt=1, help="decay of the first moment", resume="continues"
     )
-    came_beta3: float = option(0.9999, ge=0, lt=1, help="came: decay of the residuals")
-    muon_momentum: float = option(0.95, ge=0, lt=1, help="muon: decay of the average gradient")
+    adam_beta2: float = option(
+        0.999, ge=0, lt=1, help="decay of the second moment", resume="continues"
+    )
+    adam_epsilon: float = option(
+        1e-8, gt=0, help="added to the root of the second moment", resume="continues"
+    )
+    adam_weight_decay: float = option(1e-2, ge=0, help="decoupled weight decay", resume="continues")
+    stochastic_rounding: bool = option(
+        False,
+        help="adamw_upcast: round up or down at random, which keeps small updates on average",
+        resume="continues",
+    )
+    came_beta3: float = option(
+        0.9999, ge=0, lt=1, help="came: decay of the residuals", resume="continues"
+    )
+    muon_momentum: float = option(
+        0.95, ge=0, lt=1, help="muon: decay of the average gradient", resume="continues"
+    )
 
     def problems(self) -> Iterable[str]:
         """Options that the chosen optimizer would ignore."""
@@ -166,10 +210,25 @@ def precision_problems(precision: PrecisionSection, optimizer: OptimizerSection)
 
 @dataclass(frozen=True)
 class CheckpointSection:
-    """`checkpoint`: what is written."""
+    """`checkpoint`: what is written, and when."""
 
     save_weight_dtype: Literal["fp32", "fp16", "bf16"] | None = option(
-        None, help="dtype of the exported weights; null: as they are trained"
+        None, help="dtype of the exported weights; null: as they are trained", resume="free"
+    )
+    checkpointing_steps: int | None = option(
+        500,
+        ge=1,
+        help="steps between checkpoints, which --resume goes on from; null: none by count",
+        resume="free",
+    )
+    every_minutes: float | None = option(
+        None, gt=0, help="minutes after which one is due, too; null: none by time", resume="free"
+    )
+    checkpoints_total_limit: int | None = option(
+        None,
+        ge=1,
+        help="checkpoints to keep; the oldest goes when a newer one is complete. null: all",
+        resume="free",
     )
 
 
@@ -178,14 +237,19 @@ class RuntimeSection:
     """`runtime`: device and execution mode."""
 
     device: Literal["auto", "Ascend", "CPU"] = option(
-        "auto", help="auto: Ascend where there is one, else CPU"
+        "auto", help="auto: Ascend where there is one, else CPU", resume="free"
     )
-    device_id: int = option(0, ge=0, help="which NPU")
+    device_id: int = option(0, ge=0, help="which NPU", resume="free")
     mode: Literal["graph", "pynative"] = option(
-        "graph", help="graph: compile the step; pynative: run op by op, to debug"
+        "graph",
+        help="graph: compile the step; pynative: run op by op, to debug",
+        resume="continues",
     )
     prefetch: int = option(
-        2, ge=0, help="batches that a thread makes ahead of the step; 0: the step waits for each"
+        2,
+        ge=0,
+        help="batches that a thread makes ahead of the step; 0: the step waits for each",
+        resume="free",
     )
 
 

@@ -25,6 +25,7 @@ def apply_precision(config, models):
 
 
 @hookimpl
-def export_weights(config, models, directory):
+def export_weights(config, models, directory, values):
     dtype = config.checkpoint.save_weight_dtype
-    return export_model(models["transformer"], directory / "transformer", dtype=dtype)
+    folder = directory / "transformer"
+    return export_model(models["transformer"], folder, dtype=dtype, values=values)

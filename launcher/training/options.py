@@ -20,7 +20,7 @@ be given.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 MISSING = dataclasses.MISSING
 
@@ -34,6 +34,7 @@ def option(
     gt: float | None = None,
     le: float | None = None,
     lt: float | None = None,
+    resume: Literal["free", "content", "continues", "fixed"] = "fixed",
 ) -> Any:
     """A dataclass field that is an option.
 
@@ -41,7 +42,15 @@ def option(
         default, default_factory: as for `dataclasses.field`; neither: the option is required.
         help: what it does, in a phrase.
         ge, gt, le, lt: bounds of a number, or of every number in a list.
+        resume: whether it may change between a checkpoint and the run that goes on from it. free:
+            it has no influence on the weights; content: it names something that may have another
+            name now, if it is the same; continues: it has an influence, and the run goes on with
+            the new value; fixed: what was trained so far would be of no use.
     """
     bounds = {"ge": ge, "gt": gt, "le": le, "lt": lt}
-    metadata = {"help": help, "bounds": {k: v for k, v in bounds.items() if v is not None}}
+    metadata = {
+        "help": help,
+        "bounds": {k: v for k, v in bounds.items() if v is not None},
+        "resume": resume,
+    }
     return dataclasses.field(default=default, default_factory=default_factory, metadata=metadata)

@@ -220,9 +220,18 @@ def write(
             array = data_of(name)
             assert array.shape == info.shape, (name, array.shape, info)
             assert array.dtype.itemsize == _BYTES[info.dtype], (name, array.dtype, info)
-            file.write(array.tobytes())
+            file.write(_raw(array))
         file.flush()
         os.fsync(file.fileno())
+
+
+def _raw(array: np.ndarray[Any, Any]) -> memoryview | bytes:
+    """The bytes of an array, without a copy where they lie in order."""
+    import numpy as np
+
+    if not array.flags.c_contiguous or array.ndim == 0:
+        return array.tobytes()
+    return array.reshape(-1).view(np.uint8).data
 
 
 def header_bytes(

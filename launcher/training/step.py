@@ -90,8 +90,8 @@ class _Update(nn.Cell):
     """Unscale, clip and apply gradients, all of it in float32.
 
     The clip factor is `max_grad_norm / (norm + 1e-6)` where that is below 1, as in torch's
-    `clip_grad_norm_`. With a loss scaler, an update whose gradients are not all finite is
-    skipped and the scale lowered.
+    `clip_grad_norm_`. An update whose gradients are not all finite is left out: it would make
+    every weight NaN. With a loss scaler, the scale is lowered then.
     """
 
     def __init__(
@@ -117,14 +117,11 @@ class _Update(nn.Cell):
         if self.max_grad_norm is not None:
             factor = factor * ops.minimum(self.max_grad_norm / (norm + 1e-6), self.one)
         gradients = self.hyper_map(ops.partial(_scale, factor), gradients)
+        finite = ops.isfinite(norm)
         if self.loss_scaler is not None:
-            finite = ops.isfinite(norm)
             norm = ops.depend(norm, self.loss_scaler.adjust(finite))
-            if finite:
-                norm = ops.depend(norm, self.apply_gradients(learning_rate, gradients))
-        else:
+        if finite:
             norm = ops.depend(norm, self.apply_gradients(learning_rate, gradients))
-            finite = True
         return norm, finite
 
     def apply_gradients(self, learning_rate: Tensor, gradients: tuple[Tensor, ...]) -> Tensor:

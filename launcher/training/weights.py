@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 _FILE_DTYPES = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}
 
 
+#: What is to be written of a parameter: an array of its shape, in a float dtype.
+Values = Callable[[Any], "np.ndarray[Any, Any]"]
+
 _ORIGIN = "_weights_origin"
 _PENDING = "_weights_pending"
 
@@ -132,6 +135,7 @@ def write_parameters(
     *,
     dtype: Literal["fp32", "bf16", "fp16"] | None = None,
     metadata: Mapping[str, str] | None = None,
+    values: Values | None = None,
 ) -> None:
     """Write parameters one at a time, sorted by name; only one is in host memory.
 
@@ -140,7 +144,9 @@ def write_parameters(
         parameters: `mindspore.Parameter` by the name it is to have in the file.
         dtype: of the weights in the file; None: as the parameters are.
         metadata: strings for the header besides `format`.
+        values: what to write of each parameter; None: what it is now.
     """
+    value = values or value_of
     tensors = {
         name: safetensors_files.TensorInfo(_file_dtype(p, dtype), tuple(p.shape))
         for name, p in sorted(parameters.items())
@@ -148,9 +154,16 @@ def write_parameters(
     safetensors_files.write(
         path,
         tensors,
-        lambda name: _as_file_dtype(as_float32(parameters[name]), tensors[name].dtype),
+        lambda name: _as_file_dtype(value(parameters[name]), tensors[name].dtype),
         metadata={"format": "pt", **(metadata or {})},
     )
+
+
+def value_of(parameter: Any) -> np.ndarray[Any, Any]:
+    """The value of a parameter as a numpy array of its own dtype. May share the parameter's memory,
+    and change with it."""
+    array: np.ndarray[Any, Any] = parameter.asnumpy()
+    return array.view(numpy_dtype(parameter)) if str(array.dtype) == "bfloat16" else array
 
 
 def as_float32(tensor: Any) -> np.ndarray[Any, Any]:
@@ -167,7 +180,4 @@ def _file_dtype(parameter: Any, dtype: str | None) -> str:
 
 
 def _as_file_dtype(value: np.ndarray[Any, Any], dtype: str) -> np.ndarray[Any, Any]:
-    import ml_dtypes
-    import numpy as np
-
-    return value.astype({"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}[dtype])
+    return value.astype(safetensors_files.numpy_dtype(dtype), copy=False)

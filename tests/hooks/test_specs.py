@@ -50,6 +50,7 @@ def test_the_hooks_in_call_order():
         "export_weights",
         "on_train_start",
         "on_step_end",
+        "on_checkpoint",
         "on_train_end",
     ]
 

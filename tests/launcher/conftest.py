@@ -42,7 +42,7 @@ def build_loss(config, models):
 
 
 @hookimpl
-def export_weights(config, models, directory):
+def export_weights(config, models, directory, values):
     return []
 '''
 

@@ -400,8 +400,8 @@ def test_a_recipes_file_changes_the_defaults_that_are_listed(tmp_path):
 def test_options_table_has_a_row_an_option():
     table = options_table(SECTIONS).splitlines()
     assert len(table) == 2 + 6 + 4
-    assert "| `train.batch` | a whole number, ≥ 1 | `4` | samples |" in table
-    assert "| `data.name` | text | (required) | data set |" in table
+    assert "| `train.batch` | a whole number, ≥ 1 | `4` | samples | fixed |" in table
+    assert "| `data.name` | text | (required) | data set | fixed |" in table
 
 
 def test_options_without_help_are_allowed_in_other_peoples_sections():

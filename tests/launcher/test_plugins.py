@@ -153,9 +153,10 @@ def test_wrappers_work_on_every_hook(write, style):
         "build_loss": {"config": None, "models": {}},
         "build_optimizer": {"config": None, "parameters": []},
         "train_step": {"state": None, "batch": None},
-        "export_weights": {"config": None, "models": {}, "directory": None},
+        "export_weights": {"config": None, "models": {}, "directory": None, "values": None},
         "on_train_start": {"state": None},
         "on_step_end": {"state": None, "output": None},
+        "on_checkpoint": {"state": None, "directory": None},
         "on_train_end": {"state": None},
     }
     assert list(calls) == [info.name for info in describe_defaults()]
@@ -546,7 +547,7 @@ def test_correct_uses_that_look_like_mistakes(write):
     assert Path(v).read_text().splitlines()[loss.owner.line - 1].startswith("def build_loss")
     assert hook.build_models(config=None, stage="train") == "train"
     assert hook.build_collate_fn(config=0, models=0, dataset=0, cache=0) == "made"
-    assert hook.export_weights(config=0, models=0, directory=0) == []
+    assert hook.export_weights(config=0, models=0, directory=0, values=0) == []
 
 
 # --- required hooks -------------------------------------------------------------------------

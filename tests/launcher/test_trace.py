@@ -62,7 +62,7 @@ def test_a_call_is_shown_with_owner_and_time(traced):
 
 def test_the_owner_is_that_of_the_call(traced):
     hook, _, lines = traced
-    hook.export_weights(config=None, models=None, directory=None)
+    hook.export_weights(config=None, models=None, directory=None, values=None)
     assert re.fullmatch(r"-> export_weights fence /.*/fence_plugin/recipe.py:\d+", words(lines[0]))
 
 

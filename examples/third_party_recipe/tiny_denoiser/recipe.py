@@ -94,12 +94,12 @@ def build_loss(models: Models) -> Any:
 
 
 @hookimpl
-def export_weights(config: Config, models: Models, directory: Path) -> list[Path]:
+def export_weights(config: Config, models: Models, directory: Path, values: Any) -> list[Path]:
     from launcher.training import atomic
     from launcher.training.weights import write_parameters
 
-    with atomic.folder(directory / EXPORT) as work:
+    with atomic.folder(directory / EXPORT, replace=True) as work:
         parameters = dict(models["denoiser"].parameters_and_names())
         dtype = config.checkpoint.save_weight_dtype
-        write_parameters(work / "model.safetensors", parameters, dtype=dtype)
+        write_parameters(work / "model.safetensors", parameters, dtype=dtype, values=values)
     return [directory / EXPORT / "model.safetensors"]

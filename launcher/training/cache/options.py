@@ -23,9 +23,12 @@ class CacheOptions:
         None,
         help="folder for what is encoded once, shared between runs; `datasets` keeps its downloads "
         "there, too. null: ~/.cache/launcher, and where `datasets` keeps them by itself",
+        resume="free",
     )
     verify: bool = option(
-        True, help="compare each encoding with its checksum when it is read; mend what is damaged"
+        True,
+        help="compare each encoding with its checksum when it is read; mend what is damaged",
+        resume="free",
     )
 
     @property
