@@ -74,6 +74,12 @@ def add_run_options(parser: argparse.ArgumentParser, dry_run: bool = True) -> No
             action="store_true",
             help="check everything up to the weights, say what the run would be, and write nothing",
         )
+        parser.add_argument(
+            "--resume",
+            metavar="latest|FOLDER",
+            help="go on from the newest checkpoint in train.output_dir, or from a run or a "
+            "checkpoint; its own configuration is used where none is given",
+        )
     parser.add_argument(
         "--trace",
         action="store_true",

@@ -19,8 +19,8 @@ from typing import Any
 
 from launcher.training.errors import UserError
 
-#: The exit code of a process that Ctrl-C or SIGTERM has ended, as shells have it for the former.
-INTERRUPTED = 130
+#: Exit codes of a process that Ctrl-C or SIGTERM has ended, as shells have them.
+INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 _VARIABLE = "LAUNCHER_REPORT_TO"  # process and file descriptor of the pipe
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
@@ -81,7 +81,7 @@ def run(verb: str, arguments: Sequence[str], task: str, way_out: str) -> dict[st
     if status < 0:
         cause = f"{_name(-status)}{doing}.{_guess(-status)}"
         raise UserError(f"the process that {task} was killed by {cause} {way_out}")
-    if status == INTERRUPTED:  # and this process was not, or it would not be here
+    if status in INTERRUPTED:  # and this process was not, or it would not be here
         cause = f"{known.get('signal', 'a signal')}{doing}."
         raise UserError(f"the process that {task} was ended by {cause} {way_out}")
     if status:

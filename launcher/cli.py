@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0, 1 for a plugin that fails at import, 2 for a mistake of the user, 130
-        after Ctrl-C, 141 if the reader of the output has gone. Bugs are raised.
+        after Ctrl-C, 143 after SIGTERM, 141 if the reader of the output has gone. Bugs are raised.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     _open_closed_streams()
@@ -37,12 +37,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         _print_error(str(error))
         return 2
-    except KeyboardInterrupt:
-        from launcher.child import INTERRUPTED
-        from launcher.interrupt import say_interrupted
+    except KeyboardInterrupt as error:
+        import signal
 
-        say_interrupted()
-        return INTERRUPTED
+        from launcher.interrupt import Interrupted, say_interrupted
+
+        if not isinstance(error, Interrupted):
+            error = Interrupted(signal.SIGINT)
+        say_interrupted(error.saved)
+        return 128 + error.signal
     except BrokenPipeError:
         if not _output_is_closed():
             raise

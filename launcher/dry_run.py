@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from hooks.types import Config, Dist
-from launcher.pipeline import check, new_schedule
+from launcher import resume
+from launcher.pipeline import check, config_text, new_schedule
 from launcher.plugin_checks import display_path
 from launcher.schedule import Schedule
+from launcher.start import Start
 
 if TYPE_CHECKING:
     from launcher.config import Resolved
@@ -20,19 +22,32 @@ if TYPE_CHECKING:
     from launcher.plugins import HookInfo, Plugins
 
 
-def dry_run(plugins: Plugins, resolved: Resolved, console: Console) -> None:
+def dry_run(
+    plugins: Plugins, resolved: Resolved, console: Console, resumed: str | None = None
+) -> None:
     """Do what a run does before it loads weights, and print a summary.
 
     The device is not looked for, so that a run can be checked where there is none.
+
+    Args:
+        resumed: see `pipeline.run`.
 
     Raises:
         UserError: what is wrong with the configuration, the files it names, or the data set.
     """
     config, hook, dist = resolved.config, plugins.hook, Dist()
-    check(config, plugins)
+    text = config_text(plugins, config)
+    start = Start.of(plugins, config.train.output_dir, text, resumed, console)
+    check(config, plugins, is_continued=start.is_in_place)
     dataset = hook.build_dataset(config=config, dist=dist)
     schedule = new_schedule(config, dataset, dist)
-    for label, text in _summary(plugins, config, len(dataset), schedule):
+    start.note(**resume.notes(plugins.recipe, config.train.seed, dist, schedule.global_batch))
+    if start.is_over(schedule.total_steps):
+        return
+    rows = list(_summary(plugins, config, len(dataset), schedule))
+    if start.step:
+        rows.append(("goes on from", f"step {start.step}"))
+    for label, text in rows:
         console.result(f"{label:<20}{text}")
     console.result("\nNo mistake found. No weight was loaded, nothing was written.")
 

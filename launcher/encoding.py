@@ -76,8 +76,11 @@ class EncodingStage:
         # What is kept in memory has to be made in this process.
         self._arguments = arguments if self._options is not None else None
 
-    def run(self) -> Encoded:
+    def run(self, check: Callable[[Encodings], object] = lambda encodings: None) -> Encoded:
         """Fill the cache, unless nothing is missing.
+
+        Args:
+            check: told what is needed before anything is encoded; may raise.
 
         Raises:
             UserError: the cache cannot be used, an encoding is of no use, or the process that was
@@ -94,6 +97,7 @@ class EncodingStage:
         encodings = self._hook.plan_encodings(
             config=self._config, models=models, networks=self._networks, dataset=self._dataset
         )
+        check(encodings)
         encoded = Encoded(encodings, self._open_cache(), report)
         keys = encodings.keys()
         missing = int(encoded.cache.missing(keys).sum())

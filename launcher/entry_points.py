@@ -6,7 +6,7 @@ A distribution offers them as entry points:
     launcher.recipes =
         flux_controlnet = flux_controlnet_plugin.recipe
     launcher.variants =
-        nan_guard = my_package.nan_guard
+        spike_guard = my_package.spike_guard
 
 `launcher recipes` shows the result.
 """

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from hooks.types import Batch
+from hooks.types import Batch, MicroBatch
 from launcher.training.errors import UserError
 from launcher.training.prefetch import Prefetch
 
@@ -20,7 +20,7 @@ class Feed:
 
     Args:
         make: step to its batch.
-        stop: the step after the last.
+        start, stop: the first step, and the one after the last.
         ahead: how many batches may be ready before they are asked for.
         mend: makes the encoding of a key anew.
         say: shows the user a line.
@@ -29,6 +29,7 @@ class Feed:
     def __init__(
         self,
         make: Callable[[int], Batch],
+        start: int,
         stop: int,
         ahead: int,
         mend: Callable[[bytes], None],
@@ -40,7 +41,7 @@ class Feed:
         self._mend = mend
         self._say = say
         self._mended: set[bytes] = set()
-        self._batches = self._from(0)
+        self._batches = self._from(start)
 
     def get(self, step: int) -> tuple[Batch, float]:
         """The batch of a step, and the seconds that were spent waiting for it; see `Prefetch.get`.
@@ -95,11 +96,15 @@ class Graphs:
         self._console = console
         self._known: set[Any] = set()
 
+    def are_there_for(self, batch: Batch) -> bool:
+        """Whether all that a batch needs is compiled."""
+        return all(_shape(arrays) in self._known for arrays in batch.micro_batches)
+
     def compile_for(self, batch: Batch) -> list[Any]:
         """Compile what a batch needs and is not compiled yet. Returns the compiled cells."""
         compiled = []
         for arrays in batch.micro_batches:
-            shape = tuple((array.shape, str(array.dtype)) for array in arrays)
+            shape = _shape(arrays)
             if shape in self._known:
                 continue
             self._known.add(shape)
@@ -109,3 +114,7 @@ class Graphs:
             with self._console.compiling(what, note):
                 compiled.append(self._step.compile(arrays))
         return compiled
+
+
+def _shape(arrays: MicroBatch) -> Any:
+    return tuple((array.shape, str(array.dtype)) for array in arrays)

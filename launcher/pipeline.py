@@ -8,31 +8,43 @@ seconds.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hooks.types import Batch, Config, Dataset, Dist, Models, StepOutput, TrainState
-from launcher import child
+from launcher import child, resume
+from launcher.checkpointing import EMA, Contents, Saver
 from launcher.console import Console
 from launcher.encoding import Encoded, EncodingStage, child_task
 from launcher.feed import Feed, Graphs
 from launcher.interrupt import deferred, interruptible
+from launcher.loop import Loop
 from launcher.parts import prepare_models, trainable_parameters
-from launcher.rundir import CONFIG, RunDir
+from launcher.rundir import RunDir
 from launcher.rundir import problems as rundir_problems
 from launcher.schedule import Schedule
-from launcher.sections import precision_problems
+from launcher.sections import precision_problems, skipping_problems
+from launcher.start import EXPORTED, Start
 from launcher.training.errors import UserError, refuse
 
 if TYPE_CHECKING:
     from launcher.config import Resolved
     from launcher.plugins import Plugins
+    from launcher.training.ema import Ema
     from launcher.training.precision.report import Report
     from launcher.training.step import TrainStep
 
 
-def run(plugins: Plugins, resolved: Resolved, command_line: list[str], console: Console) -> None:
+def run(
+    plugins: Plugins,
+    resolved: Resolved,
+    command_line: list[str],
+    console: Console,
+    resumed: str | None = None,
+) -> None:
     """Run a recipe.
 
     Args:
@@ -40,19 +52,25 @@ def run(plugins: Plugins, resolved: Resolved, command_line: list[str], console: 
         resolved: the configuration, every option checked.
         command_line: the arguments as typed, for the record.
         console: where progress is shown.
+        resumed: `latest`, or the folder of the run or checkpoint to continue; None: a new run.
     """
     config, hook = resolved.config, plugins.hook
     dist = Dist()
-    check(config, plugins)
+    text = config_text(plugins, config)
+    start = Start.of(plugins, config.train.output_dir, text, resumed, console)
+    check(config, plugins, is_continued=start.is_in_place)
     device = choose_device(config)
     dataset = hook.build_dataset(config=config, dist=dist)
     schedule = new_schedule(config, dataset, dist)
-    text = config_text(plugins, config)
+    start.note(**resume.notes(plugins.recipe, config.train.seed, dist, schedule.global_batch))
+    if start.is_over(schedule.total_steps):
+        return
     with (
-        RunDir.claim(config.train.output_dir, text, is_main=dist.is_main) as run_dir,
+        start.open(dist) as run_dir,
         interruptible(run_dir.abandon),
+        start.config_file(run_dir) as config_file,
     ):
-        run_dir.write_provenance(
+        provenance = dict(
             command_line=command_line,
             seed=config.train.seed,
             device=device,
@@ -60,14 +78,17 @@ def run(plugins: Plugins, resolved: Resolved, command_line: list[str], console: 
             recipe=plugins.recipe,
             plugins=plugins.files(),
         )
+        if not start.is_in_place:
+            run_dir.write_provenance(**provenance)
         # The run's own file: what the arguments name may have changed, or been a pipe.
-        arguments = ["--config", str(run_dir.path / CONFIG), *_flags(command_line)]
+        arguments = ["--config", str(config_file), *_flags(command_line)]
         in_child = config.precision.release_text_encoders == "process"
         if in_child and getattr(dataset, "is_incomplete", False):
             # Making data takes models, whose memory this process would not get back.
             child.run("precompute", arguments, *child_task(config))
         dataset = hook.prepare_data(config=config, dataset=dataset, say=console.headline)
         networks = prepare_networks(config, hook)
+        start.note(networks=resume.of_networks(networks))
         stage = EncodingStage(
             plugins,
             config,
@@ -76,7 +97,13 @@ def run(plugins: Plugins, resolved: Resolved, command_line: list[str], console: 
             console,
             arguments=arguments if in_child else None,
         )
-        train(config, hook, networks, dataset, stage, schedule, dist, run_dir, console)
+        encoded = stage.run(
+            lambda encodings: start.note(data=resume.of_data(len(dataset), encodings))
+        )
+        training = Training(
+            config, hook, networks, dataset, stage, encoded, schedule, dist, run_dir, console
+        )
+        training.run(start, text, provenance)
 
 
 def _flags(command_line: list[str]) -> list[str]:
@@ -100,121 +127,134 @@ def precompute(plugins: Plugins, resolved: Resolved, console: Console) -> Encode
         return stage.run()
 
 
-def train(
-    config: Config,
-    hook: Any,
-    models: Models,
-    dataset: Dataset,
-    stage: EncodingStage,
-    schedule: Schedule,
-    dist: Dist,
-    run_dir: RunDir,
-    console: Console,
-) -> None:
-    """Encode, train and export.
+@dataclass
+class Training:
+    """The second stage of a run.
 
-    Args:
+    Attributes:
         models: the parts of the `train` stage, cast, without values.
+        encoded: what the first stage has left.
     """
-    from launcher.training import weights
 
-    encoded = stage.run()
-    with console.busy("loading the networks", "loaded the networks"):
-        weights.load(models.cells().values())
-    report = encoded.report
-    report.add(models.cells())
-    collate = stage.build_collate_fn(models, encoded)
-    state, step = build_state(config, hook, models, schedule, dist, run_dir)
-    for line in describe(state, len(dataset), schedule):
-        console.headline(line)
-    graphs = None
-    if config.runtime.mode == "graph":
-        graphs = Graphs(step, schedule.shapes, console)
-    feed = Feed(
-        lambda number: schedule.batch(number, collate),
-        state.max_train_steps,
-        config.runtime.prefetch,
-        lambda key: stage.mend(encoded, key),
-        console.headline,
-    )
-    with feed:
-        if graphs is not None:
-            for compiled in graphs.compile_for(feed.get(0)[0]):
+    config: Config
+    hook: Any
+    models: Models
+    dataset: Dataset
+    stage: EncodingStage
+    encoded: Encoded
+    schedule: Schedule
+    dist: Dist
+    run_dir: RunDir
+    console: Console
+
+    def run(self, start: Start, config_text: str, provenance: dict[str, Any]) -> None:
+        """Train and export."""
+        from launcher.training import weights
+
+        config, hook, console, schedule = self.config, self.hook, self.console, self.schedule
+        encoded, models, run_dir = self.encoded, self.models, self.run_dir
+        with console.busy("loading the networks", "loaded the networks"):
+            weights.load(models.cells().values())
+        report = encoded.report
+        report.add(models.cells())
+        collate = self.stage.build_collate_fn(models, encoded)
+        state, step, ema = build_state(config, hook, models, schedule, self.dist, run_dir)
+        contents = Contents.of(models, step, ema)
+        start.go_on(contents, run_dir, provenance)
+        state.step, state.memory = start.step, start.memory
+        for line in describe(state, len(self.dataset), schedule):
+            console.headline(line)
+        feed = Feed(
+            lambda number: schedule.batch(number, collate),
+            state.step,
+            state.max_train_steps,
+            config.runtime.prefetch,
+            lambda key: self.stage.mend(encoded, key),
+            console.headline,
+        )
+        saver = Saver(
+            config.checkpoint,
+            run_dir,
+            contents,
+            partial(hook.export_weights, config=config),
+            start.about,
+            config_text,
+            state.step,
+            lambda path: hook.on_checkpoint(state=state, directory=path),
+        )
+        with saver, feed:
+            graphs = self._compile(state, step, ema, feed, report)
+            hook.on_train_start(state=state)
+            scaled = config.precision.loss_scaling
+            Loop(
+                config,
+                hook,
+                state,
+                schedule,
+                feed,
+                graphs,
+                report,
+                run_dir,
+                saver,
+                console,
+                partial(setattr, step, "loss_scale") if scaled else None,
+                config_text,
+            ).run()
+        files = self._export(contents)
+        run_dir.write_json(
+            EXPORTED,
+            {"step": state.step, "files": [str(f.relative_to(run_dir.path)) for f in files]},
+        )
+        hook.on_train_end(state=state)
+        for file in files:
+            console.result(str(file))
+
+    def _compile(
+        self, state: TrainState, step: TrainStep, ema: Ema | None, feed: Feed, report: Report
+    ) -> Graphs | None:
+        """Compile what the first step needs, and refuse what is not as asked for."""
+        config, console = self.config, self.console
+        if state.step == state.max_train_steps:  # all that is left is to export
+            return None
+        graphs = None
+        if config.runtime.mode == "graph":
+            graphs = Graphs(step, self.schedule.shapes, console)
+            for compiled in graphs.compile_for(feed.get(state.step)[0]):
                 report.observe_compiled(compiled)
+            if ema is not None:
+                with console.compiling("the moving average"):
+                    ema.compile()
         else:
             report.notes.append("runtime.mode is pynative: what was computed in was not looked for")
         console.headline(report.table())
         refuse(
             report.problems(loss_scaling=config.precision.loss_scaling, optimizer=state.optimizer)
         )
-        run_dir.write_json("precision.json", report.as_json())
-        hook.on_train_start(state=state)
-        loop(config, hook, state, schedule, feed, graphs, report, run_dir, console)
+        self.run_dir.write_json("precision.json", report.as_json(), replace=True)
+        return graphs
 
-    files = hook.export_weights(config=config, models=models, directory=run_dir.path)
-    hook.on_train_end(state=state)
-    for file in files:
-        console.result(str(file))
+    def _export(self, contents: Contents) -> list[Path]:
+        """The trained weights, and their average."""
+        export = partial(self.hook.export_weights, config=self.config, models=self.models)
+        files = list(export(directory=self.run_dir.path, values=None))
+        if contents.averages:
+            folder = self.run_dir.path / EMA
+            folder.mkdir(exist_ok=True)
+            files += export(directory=folder, values=contents.averaged)
+        return files
 
 
-def loop(
-    config: Config,
-    hook: Any,
-    state: TrainState,
-    schedule: Schedule,
-    feed: Feed,
-    graphs: Graphs | None,
-    report: Report,
-    run_dir: RunDir,
-    console: Console,
-) -> None:
-    """The steps.
+def check(config: Config, plugins: Plugins, *, is_continued: bool = False) -> None:
+    """Refuse a run that cannot succeed, before anything is loaded.
 
     Args:
-        graphs: compiles what is not yet; None: nothing is compiled.
-        report: looks at what is compiled.
-    """
-    skipped = 0
-    with console.progress(state.max_train_steps) as progress:
-        while state.step < state.max_train_steps:
-            batch, waited = feed.get(state.step)
-            for compiled in [] if graphs is None else graphs.compile_for(batch):
-                report.observe_compiled(compiled)
-                refuse(report.problems(loss_scaling=config.precision.loss_scaling))
-            started = time.perf_counter()
-            state.epoch = batch.epoch
-            state.learning_rate = schedule.learning_rate(state.step)
-            output = hook.train_step(state=state, batch=batch)
-            seconds = waited + time.perf_counter() - started
-            run_dir.write_metrics(
-                step=state.step + 1,
-                loss=output.loss,
-                lr=state.learning_rate,
-                grad_norm=output.grad_norm,
-                step_seconds=seconds,
-                stall_share=waited / seconds,
-                samples_per_second=batch.samples / seconds,
-                skipped=output.skipped,
-                metrics=output.metrics,
-            )
-            if output.skipped:  # not a step: it is tried again, at a lower loss scale
-                skipped += 1
-                if skipped == config.precision.max_skipped_updates:
-                    raise UserError(explain_skipping(state, batch, output, skipped))
-                continue
-            skipped = 0
-            state.step += 1
-            progress.update(state.step, loss=output.loss, lr=state.learning_rate)
-            hook.on_step_end(state=state, output=output)
-
-
-def check(config: Config, plugins: Plugins) -> None:
-    """Refuse a run that cannot succeed, before anything is loaded.
+        is_continued: its folder holds the run that it continues.
 
     Raises:
         UserError: names every problem found.
     """
-    problems = rundir_problems(config.train.output_dir)
+    problems = [] if is_continued else rundir_problems(config.train.output_dir)
+    problems += skipping_problems(config.precision, config.train)
     problems += stage_problems(plugins, config)
     problems += plugins.hook.check_config(config=config)
     if plugins.leaves_to_launcher("build_optimizer"):
@@ -274,10 +314,11 @@ def new_schedule(config: Config, dataset: Dataset, dist: Dist) -> Schedule:
 
 def build_state(
     config: Config, hook: Any, models: Models, schedule: Schedule, dist: Dist, run_dir: RunDir
-) -> tuple[TrainState, TrainStep]:
-    """Loss, optimizer and step around the models."""
+) -> tuple[TrainState, TrainStep, Ema | None]:
+    """Loss, optimizer, step and moving average around the models."""
     from mindspore import nn
 
+    from launcher.training.ema import Ema
     from launcher.training.step import TrainStep, dynamic_loss_scaler
 
     section = config.train
@@ -300,10 +341,14 @@ def build_state(
         loss_scaler=dynamic_loss_scaler() if config.precision.loss_scaling else None,
     )
 
+    ema = None if section.ema_decay is None else Ema(parameters, section.ema_decay)
+
     def compiled_step(batch: Batch, rate: float) -> StepOutput:
         scale = step.loss_scale
         metrics = {} if scale is None else {"loss_scale": scale}
         mean_loss, grad_norm, applied = step(batch.micro_batches, rate)
+        if ema is not None and applied:
+            ema.update(state.step + 1)
         return StepOutput(mean_loss, grad_norm, skipped=not applied, metrics=metrics)
 
     state = TrainState(
@@ -316,27 +361,7 @@ def build_state(
         output_dir=run_dir.path,
         dist=dist,
     )
-    return state, step
-
-
-def explain_skipping(state: TrainState, batch: Batch, output: StepOutput, skipped: int) -> str:
-    """Why no update could be applied for so long, found out by a pass over the batch."""
-    from launcher.training.nonfinite import NOTHING_FOUND, diagnose
-
-    parameters = state.models.trainable_parameters()
-    scale = output.metrics.get("loss_scale", 1.0)
-    found = NOTHING_FOUND
-    for micro_batch in batch.micro_batches:
-        found = diagnose(state.loss, micro_batch, parameters, scale)
-        if not found.startswith(NOTHING_FOUND):
-            break
-    return (
-        f"step {state.step + 1} was tried {skipped} times without finite gradients, at last with "
-        f"the loss multiplied by {scale:g}; that is precision.max_skipped_updates. "
-        f"{found} {state.output_dir / 'metrics.jsonl'} has what was done until then. Other "
-        "ways out: precision.mixed_precision=bf16, whose range is float32's, or a lower "
-        "train.learning_rate."
-    )
+    return state, step, ema
 
 
 def describe(state: TrainState, samples: int, schedule: Schedule) -> Iterator[str]:

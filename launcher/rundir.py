@@ -9,30 +9,30 @@ exported weights and reports. `problems` looks before anything is loaded and tou
         run.write_provenance(...)
         run.write_metrics(step=1, loss=0.5, lr=1e-5, grad_norm=0.1, ...)
 
-If the block is left by an exception before the first step was recorded, what this class wrote
-is removed again, so that the same command can be repeated once the mistake is mended.
+If the block is left by an exception before anything was recorded, what this class wrote is
+removed again, so that the same command can be repeated once the mistake is mended.
+
+`RunDir.reopen` takes the folder of a run that is to be continued.
 """
 
 from __future__ import annotations
 
 import errno
 import json
-import math
 import os
-import platform
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from launcher.logs import METRICS, Logs
+from launcher.provenance import provenance
+from launcher.training import atomic
 from launcher.training.errors import UserError
 
 CONFIG = "config.yaml"
 PROVENANCE = "provenance.json"
-METRICS = "metrics.jsonl"
 
 #: What shows that a folder holds a run, finished or not.
 _MARKS_OF_A_RUN = (CONFIG, PROVENANCE, METRICS, "precision.json", "validation", "checkpoint-*")
@@ -40,7 +40,14 @@ _MARKS_OF_A_RUN = (CONFIG, PROVENANCE, METRICS, "precision.json", "validation", 
 #: or one folder below it, which is where diffusers keeps them.
 _MARKS_OF_WEIGHTS = ("model_index.json", "*.safetensors", "*/*.safetensors")
 
-_WAY_OUT = "choose another train.output_dir, or remove the folder if it is no longer needed"
+_WAY_OUT = (
+    "choose another train.output_dir, go on with the run by --resume latest, or remove the folder "
+    "if it is no longer needed"
+)
+
+
+class FolderGoneError(Exception):
+    """The folder of the run is no longer where it was."""
 
 
 def problems(output_dir: str | Path) -> list[str]:
@@ -51,7 +58,7 @@ def problems(output_dir: str | Path) -> list[str]:
             single files that have nothing to do with a run, such as a log.
     """
     try:
-        path = _expand(output_dir)
+        path = expand(output_dir)
         problem = _occupied(path) or _unwritable(path)
     except (OSError, ValueError) as error:
         problem = f"cannot be used: {_reason(error)}; choose another train.output_dir"
@@ -63,6 +70,7 @@ class RunDir:
 
     Attributes:
         path: the folder, absolute.
+        logs: its logs.
     """
 
     def __init__(self, path: Path, is_main: bool, created: Sequence[Path]) -> None:
@@ -70,8 +78,8 @@ class RunDir:
         self.path = path
         self._is_main = is_main
         self._created = list(created)
-        self._metrics: Any = None
-        self._steps_recorded = False
+        self.logs = Logs(path, is_main)
+        self._is_kept = False
 
     @classmethod
     def claim(cls, output_dir: str | Path, config_text: str, *, is_main: bool = True) -> RunDir:
@@ -87,19 +95,16 @@ class RunDir:
                 started a moment ago.
         """
         if not is_main:
-            return cls(_expand(output_dir), False, [])
+            return cls(expand(output_dir), False, [])
         for problem in problems(output_dir):
             raise UserError(problem)
-        path = _expand(output_dir)
+        path = expand(output_dir)
         new_folders = [p for p in (path, *path.parents) if not p.exists()]
         run = cls(path, True, new_folders)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            run._write_new(CONFIG, config_text.rstrip("\n") + "\n")
-            # Unbuffered: a line is in the file once `write_metrics` returns, and a run that is
-            # killed loses at most the line it was writing.
-            run._metrics = open(path / METRICS, "xb", buffering=0)  # noqa: SIM115
-            run._created.append(path / METRICS)
+            run._write_new(CONFIG, config_text)
+            run._created.append(run.logs.create(METRICS))
         except FileExistsError as error:
             run.close()
             raise UserError(
@@ -114,52 +119,45 @@ class RunDir:
             ) from error
         return run
 
-    def write_provenance(
-        self,
-        *,
-        command_line: Sequence[str],
-        seed: int,
-        device: str,
-        world_size: int,
-        plugins: Sequence[Mapping[str, Any]],
-        **more: Any,
-    ) -> None:
-        """Write `provenance.json`: all that the run's figures may depend on but the data.
+    @classmethod
+    def reopen(cls, path: Path, *, is_main: bool = True) -> RunDir:
+        """Take the folder of a run that is to be continued. Nothing in it is changed yet.
 
         Args:
-            command_line: the arguments as typed.
-            seed: the run's seed.
-            device: what it runs on, such as `CPU` or `Ascend`.
-            world_size: number of processes.
-            plugins: what `Plugins.files()` returns, with a hash of each file.
-            more: further entries that JSON can hold.
+            path: absolute; holds a run.
+
+        Raises:
+            UserError: the run is still going on, or its folder cannot be written to.
         """
+        run = cls(path, is_main, [])
+        run._is_kept = True
+        if not is_main:
+            return run
+        if problem := _unwritable(path):
+            raise UserError(f"the run cannot be continued: {path} {problem}.")
+        try:
+            run.logs.reopen(METRICS)
+        except OSError as error:
+            raise UserError(f"the run in {path} cannot be continued: {_reason(error)}.") from error
+        return run
+
+    def write_config(self, text: str) -> None:
+        """Put a configuration in the place of the run's. On the main process only."""
+        if self._is_main:
+            atomic.write_text(self.path / CONFIG, _ended(text))
+
+    def write_provenance(self, **content: Any) -> None:
+        """Write `provenance.json`; see `launcher.provenance.provenance`. That of a run that is
+        continued is kept, under the name `provenance-N.json`."""
         if not self._is_main:
             return
-        self.write_json(
-            PROVENANCE,
-            {
-                "command_line": list(command_line),
-                "started": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-                "seed": seed,
-                "device": device,
-                "world_size": world_size,
-                **more,
-                "python": {
-                    "version": platform.python_version(),
-                    "implementation": platform.python_implementation(),
-                    "executable": sys.executable,
-                },
-                "platform": {
-                    "system": platform.system(),
-                    "release": platform.release(),
-                    "machine": platform.machine(),
-                    "cpus": os.cpu_count(),
-                },
-                "plugins": [dict(plugin) for plugin in plugins],
-                "packages": installed_packages(),
-            },
-        )
+        path = self.path / PROVENANCE
+        if path.exists():
+            number = 1
+            while (kept := path.with_name(f"{path.stem}-{number}.json")).exists():
+                number += 1
+            os.rename(path, kept)
+        self.write_json(PROVENANCE, provenance(**content))
 
     def write_metrics(
         self,
@@ -172,13 +170,12 @@ class RunDir:
         stall_share: float,
         samples_per_second: float,
         skipped: bool,
+        memory_bytes: int,
         metrics: Mapping[str, Any] | None = None,
     ) -> None:
         """Append a step to `metrics.jsonl`: one JSON object on one line.
 
-        JSON has neither NaN nor infinity: both are written as null, which pandas and the like
-        read as a missing number, so that the column stays numeric. `skipped` tells a loss that
-        overflowed.
+        What is not finite is null there; `skipped` tells a loss that overflowed.
 
         Args:
             step: number of the step just done, from 1.
@@ -186,6 +183,7 @@ class RunDir:
             step_seconds: wall time of the step.
             stall_share: how much of it was spent waiting for the batch.
             samples_per_second: over all processes.
+            memory_bytes: in use, see `launcher.training.device.memory_in_use`.
             metrics: further figures, by name.
 
         Raises:
@@ -201,6 +199,7 @@ class RunDir:
             "stall_share": stall_share,
             "samples_per_second": samples_per_second,
             "skipped": skipped,
+            "memory_bytes": memory_bytes,
         }
         for name, value in (metrics or {}).items():
             if name in record:
@@ -209,19 +208,52 @@ class RunDir:
                     f"step has ({', '.join(record)}); give it another name"
                 )
             record[name] = value
-        line = json.dumps({name: _number(name, value) for name, value in record.items()})
-        if self._is_main:
-            self._metrics.write(line.encode() + b"\n")
-            self._steps_recorded = True
+        for name, value in record.items():
+            _require_number(name, value)
+        self.append(METRICS, record)
 
-    def write_json(self, name: str, content: Any) -> None:
-        """Write a new JSON file, such as a report. On the main process only.
+    def append(self, name: str, record: Mapping[str, Any]) -> None:
+        """Add a line to a log; see `Logs.append`. From then on the folder is not abandoned.
+
+        Args:
+            name: relative to the folder, such as `validation/figures.jsonl`.
 
         Raises:
-            FileExistsError: there is a file of that name already.
+            FolderGoneError: somebody has removed or moved the run's folder.
         """
-        if self._is_main:
-            self._write_new(name, json.dumps(content, indent=2, allow_nan=False) + "\n")
+        if self._is_main and not self.logs.are_in_place():
+            raise FolderGoneError
+        self.logs.append(name, record)
+        self._is_kept = True
+
+    def write_json(self, name: str, content: Any, *, replace: bool = False) -> None:
+        """Write a JSON file, such as a report. On the main process only.
+
+        Args:
+            replace: there may be one, of an earlier part of the run.
+
+        Raises:
+            FileExistsError: there is a file of that name already, and it is not to be replaced.
+        """
+        if not self._is_main:
+            return
+        text = json.dumps(content, indent=2, allow_nan=False)
+        if replace and (self.path / name).exists():
+            atomic.write_text(self.path / name, _ended(text))
+        else:
+            self._write_new(name, text)
+
+    def make_anew(self, config_text: str) -> None:
+        """After a FolderGoneError: make the folder again, for what can still be saved.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        self.close()
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.logs = Logs(self.path, self._is_main)
+        self.write_config(config_text)
+        self.logs.reopen(METRICS)
 
     def require_space(self, size: int, what: str) -> None:
         """Raise UserError if the disk has not the room for what the run will write at its end.
@@ -240,17 +272,16 @@ class RunDir:
 
     def close(self) -> None:
         """No more lines will be written. May be called twice."""
-        if self._metrics is not None:
-            self._metrics.close()
-            self._metrics = None
+        self.logs.close()
 
     def abandon(self) -> None:
         """Remove the files that this object wrote, and the folders it made if they are empty.
 
-        Files that others put into the folder stay. Does nothing once a step is recorded.
+        Files that others put into the folder stay. Does nothing once something is recorded, or if
+        the run was there before.
         """
         self.close()
-        if self._steps_recorded or not self._is_main:
+        if self._is_kept or not self._is_main:
             return
         for path in reversed([p for p in self._created if not p.is_dir()]):
             path.unlink(missing_ok=True)
@@ -286,25 +317,16 @@ class RunDir:
         path = self.path / name
         with open(path, "x", encoding="utf-8") as file:
             self._created.append(path)
-            file.write(text)
+            file.write(_ended(text))
             file.flush()
             os.fsync(file.fileno())
 
 
-def installed_packages() -> dict[str, str]:
-    """The version of every installed distribution, by name."""
-    from importlib.metadata import distributions
-
-    # The first of a name on sys.path is the one that is imported.
-    found: dict[str, tuple[str, str]] = {}
-    for distribution in distributions():
-        name = distribution.metadata["Name"]
-        if name:  # None for the remains of a broken installation
-            found.setdefault(name.lower().replace("_", "-"), (name, distribution.version))
-    return dict(sorted(found.values(), key=lambda item: item[0].lower()))
+def _ended(text: str) -> str:
+    return text.rstrip("\n") + "\n"
 
 
-def _expand(output_dir: str | Path) -> Path:
+def expand(output_dir: str | Path) -> Path:
     """The absolute path; `~` in a YAML file is expanded by nobody else."""
     if not str(output_dir).strip() or "\0" in str(output_dir):
         raise ValueError("it is not the name of a folder")
@@ -360,12 +382,8 @@ def _reason(error: OSError | ValueError) -> str:
     return str(error)
 
 
-def _number(name: str, value: Any) -> float | int | bool | None:
-    """A value as JSON can hold it."""
+def _require_number(name: str, value: Any) -> None:
     if getattr(value, "ndim", None) == 0:  # numpy scalars
         value = value.item()
     if not isinstance(value, (bool, int, float)):
         raise TypeError(f"metric {name!r} must be a number, got {value!r}")
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

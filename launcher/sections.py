@@ -117,7 +117,8 @@ class PrecisionSection:
     max_skipped_updates: int = option(
         20,
         ge=1,
-        help="stop after as many updates in a row without finite gradients",
+        help="with fp16: how often a step without finite gradients is tried, each time at half the "
+        "loss scale; with train.on_nonfinite=skip: stop after as many such steps in a row",
         resume="continues",
     )
 
@@ -132,12 +133,6 @@ class PrecisionSection:
             yield (
                 "precision.trainable_params is half, which is the dtype of "
                 "precision.mixed_precision, and that is no; set it to bf16 or fp16"
-            )
-        default = type(self).max_skipped_updates
-        if self.max_skipped_updates != default and not self.loss_scaling:
-            yield (
-                f"precision.max_skipped_updates is {self.max_skipped_updates}, but updates are "
-                "skipped only where the loss is scaled, with precision.mixed_precision=fp16"
             )
 
 
@@ -195,6 +190,18 @@ class OptimizerSection:
                     f"optimizer.{field.name} is {str(value).lower()}, which optimizer.name="
                     f"{self.name} does not use, only {', '.join(users)}"
                 )
+
+
+def skipping_problems(precision: PrecisionSection, train: TrainSection) -> list[str]:
+    """A limit of what never happens."""
+    limit = precision.max_skipped_updates
+    default = type(precision).max_skipped_updates
+    if limit == default or precision.loss_scaling or train.on_nonfinite == "skip":
+        return []
+    return [
+        f"precision.max_skipped_updates is {limit}, but updates are skipped only where the loss is "
+        "scaled, with precision.mixed_precision=fp16, or with train.on_nonfinite=skip."
+    ]
 
 
 def precision_problems(precision: PrecisionSection, optimizer: OptimizerSection) -> list[str]:

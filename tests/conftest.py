@@ -1,6 +1,7 @@
 """Fixtures shared by all tests. Compiled cells are session-wide: a compilation takes seconds."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,26 @@ def tiny_flux():
 @pytest.fixture(scope="session")
 def data_dir():
     return ROOT / "tests" / "data"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mount a file system of its own of some size in bytes: its folder, and a way to make it
+    read-only."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting needs root")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(size):
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+        if subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("this container may not mount")
+        return folder
+
+    mount.read_only = lambda: subprocess.run(
+        ["mount", "-o", "remount,ro", str(folder)], check=True, capture_output=True
+    )
+    yield mount
+    # Lazily: a test may still have files open.
+    subprocess.run(["umount", "--lazy", str(folder)], capture_output=True)

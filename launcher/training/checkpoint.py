@@ -60,12 +60,18 @@ def path_of(output_dir: Path, step: int) -> Path:
     return output_dir / f"checkpoint-{step}"
 
 
+def step_of(path: Path) -> int | None:
+    """The step that a folder's name says it is the checkpoint of; None: none."""
+    match = _NAME.fullmatch(path.name)
+    return int(match[1]) if match else None
+
+
 def steps_in(output_dir: Path) -> list[int]:
     """The steps that a run's folder has checkpoints of, damaged or not, in rising order."""
     if not output_dir.is_dir():
         return []
-    found = (_NAME.fullmatch(entry.name) for entry in output_dir.iterdir())
-    return sorted(int(match[1]) for match in found if match)
+    found = map(step_of, output_dir.iterdir())
+    return sorted(step for step in found if step is not None)
 
 
 def write(
@@ -266,7 +272,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
             raise ValueError("checksum")
     except FileNotFoundError:
         what = "is missing"
-        if not _NAME.fullmatch(path.name):
+        if step_of(path) is None:
             raise UserError(f"{path} is no checkpoint: it has no {MANIFEST}.") from None
         raise DamagedError(f"{file} {what}.") from None
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import resource
 from collections.abc import Callable
 from typing import Any
 
@@ -59,6 +60,17 @@ def chosen() -> str:
     import mindspore as ms
 
     return str(ms.get_context("device_target"))
+
+
+def memory_in_use() -> int:
+    """Bytes: of the NPU's memory, as MindSpore has handed it out; on the CPU, of the process, which
+    is resident in memory."""
+    import mindspore as ms
+
+    if not _on_cpu():
+        return int(ms.runtime.memory_allocated())
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
 
 
 @functools.cache  # once: what `attend_in` puts in place afterwards is to stay

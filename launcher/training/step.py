@@ -246,6 +246,11 @@ class TrainStep:
             return None
         return float(self._loss_scaler.scale_value.asnumpy())
 
+    @loss_scale.setter
+    def loss_scale(self, value: float) -> None:
+        assert self._loss_scaler is not None
+        self._loss_scaler.scale_value.set_data(Tensor(value, ms.float32))
+
     def __call__(
         self, micro_batches: Sequence[Sequence[np.ndarray]], learning_rate: float
     ) -> tuple[float, float, bool]:

@@ -88,13 +88,10 @@ def read_into(parameters: Mapping[str, Any], files: Sequence[Path]) -> None:
     Raises:
         UserError: one of them is in none of the files.
     """
-    import mindspore as ms
-
     missing = set(parameters)
     for file in files:
         for name, value in safetensors_files.read_tensors(file, parameters.keys()):
-            parameter = parameters[name]
-            parameter.set_data(ms.Tensor(_cast(value, parameter)))
+            set_value(parameters[name], value)
             missing.discard(name)
     if missing:
         raise UserError(
@@ -108,12 +105,22 @@ def numpy_dtype(parameter: Any) -> np.dtype[Any]:
     return safetensors_files.numpy_dtype(_file_dtype(parameter, None))
 
 
+def set_value(parameter: Any, value: np.ndarray[Any, Any]) -> None:
+    """Fill a parameter, in the dtype that it has.
+
+    Args:
+        value: of its shape.
+    """
+    import mindspore as ms
+
+    parameter.set_data(ms.Tensor(_cast(value, parameter)))
+
+
 def set_to_zero(parameter: Any) -> None:
     """Fill a parameter with zeros, in the dtype that it has."""
-    import mindspore as ms
     import numpy as np
 
-    parameter.set_data(ms.Tensor(np.zeros(parameter.shape, numpy_dtype(parameter))))
+    set_value(parameter, np.zeros(parameter.shape, numpy_dtype(parameter)))
 
 
 def _cast(value: np.ndarray[Any, Any], parameter: Any) -> np.ndarray[Any, Any]:

@@ -24,11 +24,12 @@ def precompute(argv: list[str]) -> None:
     from launcher import child, pipeline
     from launcher.choice import configure
     from launcher.console import Console
+    from launcher.interrupt import listening
     from launcher.trace import tracing
 
     parent = child.parent()
     console = Console()
-    with tracing(console.headline, options.trace) as trace:
+    with listening(), tracing(console.headline, options.trace) as trace:
         plugins, resolved = configure(options, settings, trace)
         encoded = pipeline.precompute(plugins, resolved, console)
         if parent is not None:

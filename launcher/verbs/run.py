@@ -21,16 +21,23 @@ def run(argv: list[str]) -> None:
     settings = read_settings(parser, rest)
 
     from launcher.console import Console
+    from launcher.interrupt import listening
     from launcher.trace import tracing
 
+    if options.resume is not None:
+        from launcher.resume import with_its_configuration
+
+        options.config, settings = with_its_configuration(
+            options.resume, options.recipe, options.config, settings
+        )
     console = Console()
-    with tracing(console.headline, options.trace) as trace:
+    with listening(), tracing(console.headline, options.trace) as trace:
         plugins, resolved = configure(options, settings, trace)
         if options.dry_run:
             from launcher.dry_run import dry_run
 
-            dry_run(plugins, resolved, console)
+            dry_run(plugins, resolved, console, options.resume)
         else:
             from launcher import pipeline
 
-            pipeline.run(plugins, resolved, argv, console)
+            pipeline.run(plugins, resolved, argv, console, options.resume)

@@ -44,8 +44,10 @@ def test_it_calls_every_hook_in_the_documented_order():
     ]
     called = [name for *_, name in sorted(calls)]
     documented = [name for name in vars(specs) if hasattr(getattr(specs, name), "kind")]
-    # These are no part of a run: verbs of the launcher call them.
-    documented = [n for n in documented if n not in ("inspect_data", "estimate_memory")]
+    # The first two are no part of a run, verbs of the launcher call them; the page-long launcher
+    # writes no checkpoints.
+    left_out = ("inspect_data", "estimate_memory", "on_checkpoint")
+    documented = [name for name in documented if name not in left_out]
     assert set(called) == set(documented)
     # The precompute stage builds and casts parts too, before the train stage does.
     stage = ["build_models", "apply_precision"]

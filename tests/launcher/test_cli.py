@@ -70,7 +70,7 @@ def started(fence, write, monkeypatch):
 
     calls = []
 
-    def record(plugins, resolved, command_line, console):
+    def record(plugins, resolved, command_line, console, resumed):
         calls.append((plugins, resolved.config, command_line))
 
     monkeypatch.setattr(pipeline, "run", record)

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from launcher.rundir import RunDir, installed_packages, problems
+from launcher.provenance import installed_packages
+from launcher.rundir import RunDir, problems
 from launcher.training.errors import UserError
 
 STEP = {
@@ -26,6 +27,7 @@ STEP = {
     "stall_share": 0.25,
     "samples_per_second": 40.0,
     "skipped": False,
+    "memory_bytes": 1 << 20,
 }
 
 

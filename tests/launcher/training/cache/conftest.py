@@ -1,6 +1,5 @@
 """Caches of small shards, and the processes and disks that they have to stand."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -72,29 +71,6 @@ def files():
         }
 
     return read
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """Mount a file system of its own of some size in bytes: its folder, and a way to make it
-    read-only."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting needs root")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-
-    def mount(size):
-        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-        if subprocess.run(command, capture_output=True).returncode:
-            pytest.skip("this container may not mount")
-        return folder
-
-    mount.read_only = lambda: subprocess.run(
-        ["mount", "-o", "remount,ro", str(folder)], check=True, capture_output=True
-    )
-    yield mount
-    # Lazily: the cache of a test may still have files open.
-    subprocess.run(["umount", "--lazy", str(folder)], capture_output=True)
 
 
 @pytest.fixture

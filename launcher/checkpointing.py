@@ -1,0 +1,283 @@
+"""Saving the state of a run while its steps go on.
+
+A step waits only until the state has been copied to host memory; a thread writes the copy. One is
+written at a time: a checkpoint that is due meanwhile is taken when the thread is free.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from hooks.types import Models, TrainState
+from launcher.plugin_checks import display_path
+from launcher.rundir import CONFIG, FolderGoneError, RunDir
+from launcher.training import checkpoint, weights
+from launcher.training.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from launcher.training.ema import Ema
+    from launcher.training.step import TrainStep
+
+#: The folder of averaged weights, in a run's and in a checkpoint's.
+EMA = "ema"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What of a run a checkpoint holds.
+
+    Attributes:
+        tensors: parameters by their name in the file.
+        models: the parts of the `train` stage, which are exported beside them.
+        averages: the moving average of a parameter, by the parameter's `id`; empty without EMA.
+    """
+
+    tensors: Mapping[str, Any]
+    models: Models
+    averages: Mapping[int, Any]
+
+    @classmethod
+    def of(cls, models: Models, step: TrainStep, ema: Ema | None) -> Contents:
+        """All that a continued run needs: trained weights, optimizer, loss scaler, averages."""
+        averages = {} if ema is None else ema.averages()
+        trained = [
+            (f"{part}.{parameter.name}", parameter)
+            for part, cell in models.cells().items()
+            for parameter in cell.trainable_params()
+        ]
+        tensors = {f"weights.{name}": parameter for name, parameter in trained}
+        tensors |= {f"optimizer.{name}": p for name, p in step.state().items()}
+        tensors |= {f"ema.{name}": averages[id(p)] for name, p in trained if id(p) in averages}
+        return cls(tensors, models, averages)
+
+    def averaged(self, parameter: Any) -> np.ndarray[Any, Any]:
+        """The average of a parameter; of one that has none, its value."""
+        return weights.value_of(self.averages.get(id(parameter), parameter))
+
+    def read(self, source: checkpoint.Checkpoint) -> int:
+        """Set every tensor to its value in a checkpoint. Returns how many there are.
+
+        Raises:
+            UserError: lists those that are missing, left over, or of another shape or dtype.
+        """
+        import mindspore as ms
+
+        expected = {name: checkpoint.info_of(tensor) for name, tensor in self.tensors.items()}
+        for name, value in checkpoint.load(source, expected):
+            self.tensors[name].set_data(ms.Tensor(value))
+        return len(expected)
+
+
+class Saver:
+    """Writes the checkpoints of a run. To be used in a `with` block, which waits for the last one.
+
+    Args:
+        options: the configuration's `checkpoint` section.
+        run_dir: where they go.
+        contents: what they hold.
+        export: the hook `export_weights`, with the configuration.
+        about: what is noted in every checkpoint.
+        config_text: the configuration, which each has a copy of.
+        start: the step that the run starts at.
+        on_saved: called in this thread when a checkpoint is complete, with its folder.
+        clock: seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        options: Any,
+        run_dir: RunDir,
+        contents: Contents,
+        export: Callable[..., Any],
+        about: Mapping[str, Any],
+        config_text: str,
+        start: int,
+        on_saved: Callable[[Path], object],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._options = options
+        self._run_dir = run_dir
+        self._contents = contents
+        self._export = export
+        self._about = dict(about)
+        self._config_text = config_text
+        self._on_saved = on_saved
+        self._clock = clock
+        self._pool = ThreadPoolExecutor(1, "checkpoint", _give_way)
+        self._writing: Future[Path] | None = None
+        self._copy: dict[str, np.ndarray[Any, Any]] = {}
+        self._copied: tuple[int, dict[str, Any]] | None = None
+        self._step = start
+        self._time = clock()
+
+    @property
+    def is_free(self) -> bool:
+        """False while a checkpoint is being written."""
+        self._collect()
+        return self._writing is None
+
+    def is_due(self, step: int) -> bool:
+        """Whether it is time for a checkpoint, when so many steps are done."""
+        every, minutes = self._options.checkpointing_steps, self._options.every_minutes
+        if step == self._step:
+            return False
+        if every is not None and step // every > self._step // every:
+            return True
+        return minutes is not None and self._clock() - self._time >= 60 * minutes
+
+    def take(self, state: TrainState, logs: Mapping[str, int]) -> None:
+        """Copy the state and let the copy be written.
+
+        Args:
+            logs: the sizes of the run's logs when the state was reached.
+        """
+        self.hold(state, logs)
+        self._writing = self._pool.submit(self._write)
+
+    def hold(self, state: TrainState, logs: Mapping[str, int]) -> None:
+        """Copy the state, for `write_held`; waits for what is being written."""
+        self.wait()
+        for name, tensor in self._contents.tensors.items():
+            value = weights.value_of(tensor)
+            if name in self._copy:
+                self._copy[name][...] = value
+            else:
+                self._copy[name] = value.copy()
+        about = self._about | {
+            "epoch": state.epoch,
+            "logs": dict(logs),
+            # A copy: the loop goes on with the original.
+            "memory": json.loads(json.dumps(state.memory)),
+        }
+        self._copied = (state.step, about)
+        self._step, self._time = state.step, self._clock()
+
+    def write_held(self) -> Path | None:
+        """Write what was copied last, in this thread, unless that has been done. Neither MindSpore
+        nor an observer is called."""
+        if self._writing is not None:
+            return self._writing.result()
+        return None if self._copied is None else self._write()
+
+    def save(self, state: TrainState, logs: Mapping[str, int]) -> Path:
+        """Have the state in a checkpoint, now. Returns its folder."""
+        self.wait()
+        if state.step != self._step or self._copied is not None:
+            self.take(state, logs)
+            self.wait()
+        return checkpoint.path_of(self._run_dir.path, state.step)
+
+    def save_anew(self, state: TrainState) -> Path:
+        """Have the state in a checkpoint after the folder was made anew, with what it holds.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if self._writing is not None:
+            self._writing.exception()  # it is about the folder that is gone
+            self._writing = None
+        self.hold(state, self._run_dir.logs.sizes())
+        return self._write()
+
+    def wait(self) -> None:
+        """Wait for the checkpoint that is being written.
+
+        Raises:
+            FolderGoneError: the run's folder is not there any more.
+            UserError: it could not be written.
+        """
+        if self._writing is not None:
+            self._writing.exception()
+        self._collect()
+
+    def close(self) -> None:
+        """Let the one that is being written become complete; what goes wrong is not told."""
+        self._pool.shutdown(wait=True)
+
+    def _collect(self) -> None:
+        """Take note of a checkpoint that has been written."""
+        if self._writing is None or not self._writing.done():
+            return
+        writing, self._writing = self._writing, None
+        try:
+            path = writing.result()
+        except OSError as error:
+            if not self._run_dir.logs.are_in_place():
+                raise FolderGoneError from error
+            raise UserError(self._explain(error)) from error
+        self._on_saved(path)
+
+    def _write(self) -> Path:
+        """Runs in the thread."""
+        assert self._copied is not None
+        step, about = self._copied
+        # What the checkpoint says of the logs must be true after a power cut, too.
+        self._run_dir.logs.sync()
+        path = checkpoint.write(self._run_dir.path, step, self._copy, about, self._add_files)
+        if (limit := self._options.checkpoints_total_limit) is not None:
+            checkpoint.keep_newest(self._run_dir.path, limit)
+        self._copied = None
+        return path
+
+    def _add_files(self, folder: Path) -> None:
+        (folder / CONFIG).write_text(self._config_text, encoding="utf-8")
+        contents = self._contents
+        copies = {id(tensor): self._copy[name] for name, tensor in contents.tensors.items()}
+
+        def current(parameter: Any) -> np.ndarray[Any, Any]:
+            copy = copies.get(id(parameter))
+            return weights.value_of(parameter) if copy is None else copy
+
+        def averaged(parameter: Any) -> np.ndarray[Any, Any]:
+            return current(contents.averages.get(id(parameter), parameter))
+
+        self._export(models=contents.models, directory=folder, values=current)
+        if contents.averages:
+            (folder / EMA).mkdir()
+            self._export(models=contents.models, directory=folder / EMA, values=averaged)
+
+    def _explain(self, error: OSError) -> str:
+        path = self._run_dir.path
+        steps = checkpoint.steps_in(path)
+        kept = f"The last one is {checkpoint.path_of(path, steps[-1]).name}" if steps else "None is"
+        return (
+            f"{checkpoint.path_of(path, self._step)} could not be written: "
+            f"{error.strerror or error}. {kept}{'' if steps else ' there'}. Free some space on "
+            "the disk, or have fewer kept (checkpoint.checkpoints_total_limit), then go on with "
+            f"`{resume_command(path)}`."
+        )
+
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _give_way() -> None:
+    """Let this thread have what time of the processors the steps leave (on Linux, niceness is a
+    thread's)."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+
+
+def resume_command(path: Path) -> str:
+    """What a user types to continue the run of a folder."""
+    import shlex
+
+    return f"launcher --resume {shlex.quote(display_path(path))}"
