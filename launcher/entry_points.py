@@ -6,7 +6,7 @@ A distribution offers them as entry points:
     launcher.recipes =
         flux_controlnet = flux_controlnet_plugin.recipe
     launcher.variants =
-        spike_guard = my_package.spike_guard
+        loss_average = my_package.loss_average
 
 `launcher recipes` shows the result.
 """

@@ -34,7 +34,7 @@ SHORT = {
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
-    """start("spike_guard", seed=1): the finished process and the run's folder."""
+    """start("huber_loss", seed=1): the finished process and the run's folder."""
 
     def start_run(*variants, **settings):
         settings = {"output_dir": tmp_path_factory.mktemp("run") / "out", **SHORT, **settings}
@@ -186,20 +186,25 @@ def test_lion_optimizer__is_algorithm_2_of_the_paper(module, graph_mode):
     np.testing.assert_allclose(parameter.asnumpy(), expected, atol=1e-6)
 
 
-def test_spike_guard__stops_at_the_step_whose_loss_jumps(start, plain):
-    process, output_dir = start("spike_guard", learning_rate="1e2")
-    assert process.returncode == 2
-    assert re.search(r"the loss of step \d is [\d.e+]+, and .* is the median of the \d steps "
-                     r"before. Lower train.learning_rate \(now 100\)", process.stderr)  # fmt: skip
-    assert losses(output_dir)[:2] == losses(plain)[:2]
-    assert not (output_dir / WEIGHTS).exists()
+@pytest.fixture(scope="module")
+def observed(run):
+    return run("loss_average", "step_timer")
 
 
-def test_step_timer__writes_times_and_changes_nothing(run, plain):
-    # Beside a wrapper, which leaves a healthy run alone.
-    output_dir = run("spike_guard", "step_timer")
-    assert losses(output_dir) == losses(plain)
-    times = json.loads((output_dir / "step_times.json").read_text())
+def test_loss_average__weighs_the_losses_by_their_age(observed, plain):
+    one, two, three = losses(plain)
+    averages = [record["loss_average"] for record in metrics(observed)]
+    expected = [
+        one,
+        (0.9 * one + two) / 1.9,
+        (0.81 * one + 0.9 * two + three) / 2.71,
+    ]
+    np.testing.assert_allclose(averages, expected, rtol=1e-12)
+
+
+def test_step_timer__writes_times_and_changes_nothing(observed, plain):
+    assert losses(observed) == losses(plain)
+    times = json.loads((observed / "step_times.json").read_text())
     assert times["steps"] == 3
     assert 0 < times["median_s"] <= times["longest_s"]
     assert times["first_s"] > 0
