@@ -1,0 +1,177 @@
+"""Images from prompts and control images, by networks that are in memory already.
+
+    painter = Painter(models, vae)
+    image = painter.paint(embeddings, control, Settings(height=512, width=512))   # uint8 [H, W, 3]
+
+MindONE's `FluxControlNetPipeline` does the work. It is given the networks of the training step, in
+whatever dtypes these have, and embeddings in the place of text encoders. In graph mode the
+ControlNet and the transformer are compiled once each for a size, and so is either half of the VAE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from flux_common import loading
+from flux_common.latents import decode, unpack
+from launcher.training.images import resize_and_crop, to_float
+from launcher.training.random import generator
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How an image is made; the names are those of diffusers' pipelines.
+
+    Attributes:
+        height, width: in pixels, multiples of 16.
+        controlnet_conditioning_scale: what the ControlNet's outputs are multiplied by.
+        num_inference_steps: of the Euler method, at least 1.
+        guidance_scale: that a guidance-distilled model is told.
+        seed, number: the noise is a function of these two and the size, so that the same image
+            comes out whatever was made before it.
+    """
+
+    height: int
+    width: int
+    controlnet_conditioning_scale: float = 1.0
+    num_inference_steps: int = 28
+    guidance_scale: float = 3.5
+    seed: int = 0
+    number: int = 0
+
+
+def noise_of(settings: Settings, channels: int) -> np.ndarray:
+    """float32 `[H/16 * W/16, channels]`: packed latents of standard normal noise."""
+    import numpy as np
+
+    tokens = settings.height // 16 * (settings.width // 16)
+    draws = generator(settings.seed, "image noise", settings.number)
+    return draws.standard_normal((tokens, channels), dtype=np.float32)
+
+
+class Painter:
+    """Makes one image at a time.
+
+    Args:
+        models: `transformer`, `controlnet` and `scheduler`; the latter is left as it is. Values of
+            parameters that change between two images count in the second.
+        vae: an `AutoencoderKL`.
+    """
+
+    def __init__(self, models: Mapping[str, Any], vae: Any) -> None:
+        from launcher.training.precision import activation_dtype
+
+        with loading.quiet():
+            from mindone.diffusers import FluxControlNetPipeline
+
+            scheduler = models["scheduler"]
+            self._pipeline = FluxControlNetPipeline(
+                scheduler=type(scheduler).from_config(scheduler.config),
+                vae=vae,
+                text_encoder=None,
+                tokenizer=None,
+                text_encoder_2=None,
+                tokenizer_2=None,
+                transformer=models["transformer"],
+                controlnet=models["controlnet"],
+            )
+        self._pipeline.transformer = _CompiledOnce(models["transformer"])
+        self._pipeline.set_progress_bar_config(disable=True)
+        self._vae = vae
+        self._channels = models["transformer"].config.in_channels
+        self._dtype = activation_dtype(models["transformer"])
+
+    def paint(
+        self, embeddings: tuple[np.ndarray, np.ndarray], control: np.ndarray, settings: Settings
+    ) -> np.ndarray:
+        """Make an image.
+
+        Args:
+            embeddings: of the prompt, `[T, joint_attention_dim]` and `[pooled_projection_dim]`.
+            control: uint8 `[H, W, 3]`; resized and cropped as for training.
+
+        Returns:
+            uint8 `[height, width, 3]`.
+        """
+        latents = self.latents(embeddings, control, settings)
+        return decode(self._vae, latents)[0]
+
+    def latents(
+        self, embeddings: tuple[np.ndarray, np.ndarray], control: np.ndarray, settings: Settings
+    ) -> np.ndarray:
+        """What `paint` decodes: float32 `[1, C, height / 8, width / 8]`, normalised."""
+        import mindspore as ms
+        import numpy as np
+
+        height, width = settings.height, settings.width
+
+        def tensor(array: np.ndarray) -> Any:
+            return ms.Tensor(np.ascontiguousarray(array, np.float32)[None]).astype(self._dtype)
+
+        packed = self._pipeline(
+            prompt_embeds=tensor(embeddings[0]),
+            pooled_prompt_embeds=tensor(embeddings[1]),
+            control_image=ms.Tensor(to_float(resize_and_crop(control, height, width))[None]),
+            # A tensor: of a number, every value would be compiled for.
+            controlnet_conditioning_scale=ms.Tensor(
+                settings.controlnet_conditioning_scale, ms.float32
+            ).astype(self._dtype),
+            height=height,
+            width=width,
+            latents=tensor(noise_of(settings, self._channels)),
+            num_inference_steps=settings.num_inference_steps,
+            guidance_scale=settings.guidance_scale,
+            generator=generator(settings.seed, "posterior of the control image", settings.number),
+            output_type="latent",
+        )[0]
+        return unpack(packed.astype(ms.float32).asnumpy(), height // 8, width // 8)
+
+
+class _CompiledOnce:
+    """Stands for the transformer in a pipeline.
+
+    The pipeline hands on the outputs of the ControlNet's single blocks as a plain list, whose
+    values MindSpore then takes for constants: it would compile the transformer at every step.
+    """
+
+    def __init__(self, transformer: Any) -> None:
+        self._transformer = transformer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transformer, name)
+
+    def __call__(self, **arguments: Any) -> Any:
+        import mindspore as ms
+
+        for name in ("controlnet_block_samples", "controlnet_single_block_samples"):
+            if arguments[name] is not None:
+                arguments[name] = ms.mutable(list(arguments[name]))
+        return self._transformer(**arguments)
+
+
+def load_vae(section: Any, precision: Any) -> Any:
+    """The VAE of a run, cast as its networks are, frozen and with its values.
+
+    Args:
+        section: the configuration's `model`.
+        precision: the configuration's `precision`.
+    """
+    from launcher.training import weights
+    from launcher.training.freeze import freeze
+    from launcher.training.precision import cast_frozen, dtype_of
+
+    with loading.deferred():
+        vae = loading.load_vae(
+            section.pretrained_model_name_or_path,
+            revision=section.revision,
+            variant=section.variant,
+        )
+    freeze([vae])
+    cast_frozen(vae, dtype_of(precision.mixed_precision))
+    weights.load([vae])
+    return vae
