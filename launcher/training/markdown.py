@@ -7,7 +7,7 @@ import re
 #: Of these, `|` ends the cell of a table and `$` begins a formula.
 _SPECIAL = re.compile(r"([\\`*_\[\]|~$])")
 #: What begins a heading, a list or a quotation, at the beginning of a line only.
-_AT_THE_BEGINNING = re.compile(r"^([#+-]|\d+(?=[.)]))")
+_AT_THE_BEGINNING = re.compile(r"^(\d*)(?=(?:#{1,6}|[+-]|(?<=\d)[.)])(?:\s|$))")
 
 
 def escaped(text: str) -> str:
@@ -15,10 +15,7 @@ def escaped(text: str) -> str:
     line = " ".join(text.split())
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     line = _SPECIAL.sub(r"\\\1", line)
-    if match := _AT_THE_BEGINNING.match(line):
-        end = match.end() if match[1].isdigit() else 0
-        line = f"{line[:end]}\\{line[end:]}"
-    return line
+    return _AT_THE_BEGINNING.sub(r"\1\\", line)
 
 
 def code(text: str) -> str:
