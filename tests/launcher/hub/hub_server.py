@@ -1,4 +1,4 @@
-"""A stand-in for the Hugging Face Hub: as much of its API as an upload by huggingface_hub 0.36 uses.
+"""A stand-in for the Hugging Face Hub: as much of its API as uploads by huggingface_hub 0.36 use.
 
 with HubServer() as hub:
     ... HF_ENDPOINT=hub.url HF_TOKEN=hub.token ...

@@ -144,11 +144,11 @@ def test_the_end_of_a_run(hub, make_run, capsys):
 def test_whatever_fails_at_the_end_of_a_run_it_is_complete(hub, make_run, monkeypatch):
     run = make_run()
     hub.failures["/api/repos/create"] = [500]
-    with pytest.raises(UploadError, match="is complete, but was not uploaded.*error 500"):
+    with pytest.raises(UploadError, match=r"is complete, but was not uploaded.*error 500"):
         push.after_run(Plugins, config_of(push_to_hub=True), run, Console())
     monkeypatch.delenv("HF_TOKEN")
-    with pytest.raises(UploadError, match="is complete, but was not uploaded.*no token"):
+    with pytest.raises(UploadError, match=r"is complete, but was not uploaded.*no token"):
         push.after_run(Plugins, config_of(push_to_hub=True), run, Console())
     shutil.rmtree(run / "ema")
-    with pytest.raises(UploadError, match="is complete, but was not uploaded.*ema"):
+    with pytest.raises(UploadError, match=r"is complete, but was not uploaded.*ema"):
         push.after_run(Plugins, config_of(push_to_hub=True), run, Console())
