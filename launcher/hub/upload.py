@@ -6,6 +6,7 @@ not sent again when a broken upload is repeated.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -39,7 +40,10 @@ def upload(
 
     def send() -> str:
         from huggingface_hub import CommitOperationAdd, HfApi
+        from huggingface_hub.utils import disable_progress_bars
 
+        if not sys.stderr.isatty():  # hf_xet's are drawn into log files, too
+            disable_progress_bars()
         api = HfApi()
         if private:
             refuse_public(model_id)
