@@ -88,7 +88,12 @@ class Loop:
         while True:
             started = time.perf_counter()
             output: StepOutput = self.hook.train_step(state=state, batch=batch)
-            self._record(batch, output, waited, waited + time.perf_counter() - started)
+            seconds = waited + time.perf_counter() - started
+            try:
+                self._record(batch, output, waited, seconds)
+            except FolderGoneError:
+                state.step += not output.skipped  # it is in the weights, which are still saved
+                raise
             if not output.skipped:
                 self._left_out = 0
                 return output
@@ -175,8 +180,8 @@ class Loop:
             )
         elif self._left_out > 1:
             what = (
-                f"step {state.step + 1} is the {self._left_out}th in a row without finite "
-                "gradients; that is precision.max_skipped_updates. "
+                f"{self._left_out} steps in a row have no finite gradients, up to step "
+                f"{state.step + 1}; that is precision.max_skipped_updates. "
             )
         fp16 = "precision.mixed_precision=bf16, whose range is float32's; " if tries > 1 else ""
         done = "" if path is None else f"The steps before it are saved in {display_path(path)}. "
