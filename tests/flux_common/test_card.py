@@ -90,12 +90,12 @@ def test_a_lora():
 def test_a_controlnet_that_goes_on_from_another():
     made = config(
         CONTROLNET,
-        data={"jsonl_for_train": "/home/x/all.jsonl", "conditioning": "blur"},
-        model={"controlnet_model_name_or_path": "/home/x/runs/first/controlnet"},
+        data={"jsonl_for_train": "/data/x/all.jsonl", "conditioning": "blur"},
+        model={"controlnet_model_name_or_path": "/data/x/runs/first/controlnet"},
     )
     said = ModelDescription(**controlnet_card.describe(made, "me/blur"))
     assert "The control image is the picture, blurred." in said.summary
     assert "went on from the ControlNet `controlnet`" in said.summary
     assert said.dataset == "`all.jsonl`"
-    assert "/home/x" not in repr(said)
+    assert "/data/x" not in repr(said)
     compile(said.usage, "card", "exec")
