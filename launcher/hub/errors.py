@@ -55,7 +55,7 @@ def reason(error: BaseException, model_id: str) -> str:
 
 
 def _of_status(status: int, said: str, model_id: str) -> str:
-    server = f" The hub says: {_public(said)}" if said else ""
+    server = f" The hub says: {_public(said)}." if said else ""
     if status == 401:
         return f"the hub does not accept the token.{server} {LOG_IN}."
     if status == 403:

@@ -139,7 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return 409, {"error": "You already created this model repo", "url": url}
             hub.repositories[name] = {"private": body.get("private", False), "commits": []}
             return 200, {"url": url, "name": name}
-        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)", path):
+        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/main)?", path):
             if match[1] not in hub.repositories:
                 return 404, {"error": "Repository not found"}
             about = hub.repositories[match[1]]

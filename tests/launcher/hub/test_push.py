@@ -91,6 +91,14 @@ def test_the_card_tells_of_the_run(launch, hub, make_run):
     assert "height=64,\n    width=96," in code
 
 
+def test_what_is_there_already_is_no_new_commit(launch, hub, make_run):
+    run = make_run()
+    for _ in range(2):
+        code, out, _ = launch("push", run)
+        assert (code, out) == (0, f"{hub.url}/user/first\n")
+    assert len(hub.repositories["user/first"]["commits"]) == 1
+
+
 def test_a_card_of_ones_own_is_kept(launch, hub, make_run):
     run = make_run()
     assert launch("push", run)[0] == 0

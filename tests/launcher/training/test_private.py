@@ -11,7 +11,7 @@ from launcher.training.private import hub_name, public_name, public_value
     "text, expected",
     [
         ("black-forest-labs/FLUX.1-dev", "black-forest-labs/FLUX.1-dev"),
-        ("/root/.cache/huggingface/hub/models--org--name/snapshots/0a1b", "org/name"),
+        ("/data/huggingface/hub/models--org--name/snapshots/0a1b", "org/name"),
         ("/data/acme/flux", "flux"),
         ("~/flux/", "flux"),
         ("./flux", "flux"),
