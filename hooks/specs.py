@@ -51,6 +51,7 @@ from .types import (
     Encodings,
     Inspection,
     MemoryEstimate,
+    ModelDescription,
     Models,
     Stage,
     StepOutput,
@@ -395,6 +396,22 @@ def export_weights(
 
     Returns:
         The files written.
+    """
+
+
+@_spec("owned")
+def describe_model(config: Config, model_id: str) -> ModelDescription:
+    """Say what the run has made, for the model card on the Hugging Face Hub.
+
+    Called when the weights are exported, or later by `launcher push`, perhaps on another machine:
+    with the configuration of the run, and without its models and data.
+
+    Args:
+        config: the resolved configuration.
+        model_id: the name that it gets on the hub, for what `usage` loads.
+
+    Returns:
+        What the run's own figures do not tell. Default: a sentence, and no usage.
     """
 
 

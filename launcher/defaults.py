@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Encodings,
         Inspection,
         MemoryEstimate,
+        ModelDescription,
         Models,
         StepOutput,
         TrainState,
@@ -113,3 +114,11 @@ def build_optimizer(config: Config, parameters: list[Any]) -> Any:
 def train_step(state: TrainState, batch: Batch) -> StepOutput:
     """The compiled step."""
     return state.compiled_step(batch, state.learning_rate)
+
+
+@hookimpl
+def describe_model() -> ModelDescription:
+    """That it is a model."""
+    from hooks.types import ModelDescription
+
+    return ModelDescription("A model trained with MindSpore.")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from hooks.types import Config, Dist
 from launcher import resume
+from launcher.hub import push
 from launcher.pipeline import check, config_text, new_schedule
 from launcher.plugin_checks import display_path
 from launcher.schedule import Schedule
@@ -39,6 +40,7 @@ def dry_run(
     text = config_text(plugins, config)
     start = Start.of(plugins, config.train.output_dir, text, resumed, console)
     check(config, plugins, is_continued=start.is_in_place)
+    push.rehearse(plugins, config, console)
     dataset = hook.build_dataset(config=config, dist=dist)
     schedule = new_schedule(config, dataset, dist)
     start.note(**resume.notes(plugins.recipe, config.train.seed, dist, schedule.global_batch))

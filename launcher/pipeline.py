@@ -20,10 +20,11 @@ from launcher.checkpointing import EMA, Contents, Saver
 from launcher.console import Console
 from launcher.encoding import Encoded, EncodingStage, child_task
 from launcher.feed import Feed, Graphs
+from launcher.hub import account, push
 from launcher.interrupt import deferred, interruptible
 from launcher.loop import Loop
 from launcher.parts import prepare_models, trainable_parameters
-from launcher.rundir import RunDir
+from launcher.rundir import RunDir, expand
 from launcher.rundir import problems as rundir_problems
 from launcher.schedule import Schedule
 from launcher.sections import precision_problems, skipping_problems
@@ -59,11 +60,14 @@ def run(
     text = config_text(plugins, config)
     start = Start.of(plugins, config.train.output_dir, text, resumed, console)
     check(config, plugins, is_continued=start.is_in_place)
+    push.rehearse(plugins, config, console)
     device = choose_device(config)
     dataset = hook.build_dataset(config=config, dist=dist)
     schedule = new_schedule(config, dataset, dist)
     start.note(**resume.notes(plugins.recipe, config.train.seed, dist, schedule.global_batch))
     if start.is_over(schedule.total_steps):
+        if dist.is_main:
+            push.after_run(plugins, config, expand(config.train.output_dir), console)
         return
     with (
         start.open(dist) as run_dir,
@@ -104,6 +108,8 @@ def run(
             config, hook, networks, dataset, stage, encoded, schedule, dist, run_dir, console
         )
         training.run(start, text, provenance)
+    if dist.is_main:
+        push.after_run(plugins, config, run_dir.path, console)
 
 
 def _flags(command_line: list[str]) -> list[str]:
@@ -256,6 +262,7 @@ def check(config: Config, plugins: Plugins, *, is_continued: bool = False) -> No
     problems = [] if is_continued else rundir_problems(config.train.output_dir)
     problems += skipping_problems(config.precision, config.train)
     problems += stage_problems(plugins, config)
+    problems += account.problems(config.hub, config.train.output_dir)
     problems += plugins.hook.check_config(config=config)
     if plugins.leaves_to_launcher("build_optimizer"):
         problems += precision_problems(config.precision, config.optimizer)

@@ -260,10 +260,35 @@ class RuntimeSection:
     )
 
 
+@dataclass(frozen=True)
+class HubSection:
+    """`hub`: sharing on the Hugging Face Hub, at the end of a run or by `launcher push`. The token
+    is huggingface_hub's own (`hf auth login` or HF_TOKEN)."""
+
+    push_to_hub: bool = option(
+        False,
+        help="upload the exported weights and a model card when the run is over",
+        resume="free",
+    )
+    hub_model_id: str | None = option(
+        None,
+        help="repository for the upload, NAME or OWNER/NAME, made if it does not exist; null: the "
+        "name of output_dir's folder. Also used by `launcher push`",
+        resume="free",
+    )
+    hub_private_repo: bool | None = option(
+        None,
+        help="whether a repository that the upload makes is private; null: as its owner has it by "
+        "default, mostly public. Also used by `launcher push`",
+        resume="free",
+    )
+
+
 SECTIONS: dict[str, type] = {
     "train": TrainSection,
     "precision": PrecisionSection,
     "optimizer": OptimizerSection,
     "checkpoint": CheckpointSection,
     "runtime": RuntimeSection,
+    "hub": HubSection,
 }

@@ -12,6 +12,7 @@ from launcher.verbs.hooks import hooks
 from launcher.verbs.plan import plan
 from launcher.verbs.precision import precision
 from launcher.verbs.precompute import precompute
+from launcher.verbs.push import push
 from launcher.verbs.recipes import recipes
 from launcher.verbs.run import run
 
@@ -25,5 +26,6 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "plan": plan,
     "data": data,
     "cache": cache,
+    "push": push,
     "cp": cp,
 }

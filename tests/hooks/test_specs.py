@@ -48,6 +48,7 @@ def test_the_hooks_in_call_order():
         "build_optimizer",
         "train_step",
         "export_weights",
+        "describe_model",
         "on_train_start",
         "on_step_end",
         "on_checkpoint",

@@ -154,6 +154,7 @@ def test_wrappers_work_on_every_hook(write, style):
         "build_optimizer": {"config": None, "parameters": []},
         "train_step": {"state": None, "batch": None},
         "export_weights": {"config": None, "models": {}, "directory": None, "values": None},
+        "describe_model": {"config": None, "model_id": ""},
         "on_train_start": {"state": None},
         "on_step_end": {"state": None, "output": None},
         "on_checkpoint": {"state": None, "directory": None},
