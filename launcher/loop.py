@@ -16,6 +16,7 @@ from launcher.interrupt import Asked, Interrupted, stoppable
 from launcher.plugin_checks import display_path
 from launcher.rundir import FolderGoneError, RunDir
 from launcher.schedule import Schedule
+from launcher.tracking import Trackers
 from launcher.training import device
 from launcher.training.errors import UserError, refuse
 
@@ -43,6 +44,7 @@ class Loop:
     report: Report
     run_dir: RunDir
     saver: Saver
+    trackers: Trackers
     console: Console
     set_loss_scale: Callable[[float], None] | None
     config_text: str
@@ -126,8 +128,8 @@ class Loop:
             refuse(self.report.problems(loss_scaling=self.config.precision.loss_scaling))
 
     def _record(self, batch: Batch, output: StepOutput, waited: float, seconds: float) -> None:
-        self.run_dir.write_metrics(
-            step=self.state.step + 1,
+        step = self.state.step + 1
+        figures: dict[str, Any] = dict(
             loss=output.loss,
             lr=self.state.learning_rate,
             grad_norm=output.grad_norm,
@@ -136,8 +138,10 @@ class Loop:
             samples_per_second=batch.samples / seconds,
             skipped=output.skipped,
             memory_bytes=device.memory_in_use(),
-            metrics=output.metrics,
         )
+        self.run_dir.write_metrics(step=step, **figures, metrics=output.metrics)
+        figures |= output.metrics
+        self.trackers.log(step, {f"train/{name}": value for name, value in figures.items()})
 
     def _save_if_due(self, asked: Asked) -> None:
         """Take a checkpoint if one is due or SIGUSR1 wants one, and none is being written."""

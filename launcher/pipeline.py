@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hooks.types import Batch, Config, Dataset, Dist, Models, StepOutput, TrainState
-from launcher import child, resume
+from launcher import child, resume, tracking
 from launcher.checkpointing import EMA, Contents, Saver
 from launcher.console import Console
 from launcher.encoding import Encoded, EncodingStage, child_task
@@ -29,6 +29,7 @@ from launcher.rundir import problems as rundir_problems
 from launcher.schedule import Schedule
 from launcher.sections import precision_problems, skipping_problems
 from launcher.start import EXPORTED, Start
+from launcher.tracking import Occasion, Trackers
 from launcher.training.errors import UserError, refuse
 
 if TYPE_CHECKING:
@@ -178,6 +179,7 @@ class Training:
             lambda key: self.stage.mend(encoded, key),
             console.headline,
         )
+        trackers = self._trackers(start.step, config_text, provenance["recipe"])
         saver = Saver(
             config.checkpoint,
             run_dir,
@@ -188,7 +190,7 @@ class Training:
             state.step,
             lambda path: hook.on_checkpoint(state=state, directory=path),
         )
-        with saver, feed:
+        with trackers, saver, feed:
             graphs = self._compile(state, step, ema, feed, report)
             hook.on_train_start(state=state)
             scaled = config.precision.loss_scaling
@@ -202,6 +204,7 @@ class Training:
                 report,
                 run_dir,
                 saver,
+                trackers,
                 console,
                 partial(setattr, step, "loss_scale") if scaled else None,
                 config_text,
@@ -214,6 +217,23 @@ class Training:
         hook.on_train_end(state=state)
         for file in files:
             console.result(str(file))
+
+    def _trackers(self, step: int, config_text: str, recipe: str) -> Trackers:
+        """The services that are told of the run, by one of its processes."""
+        import yaml
+
+        section, folder = self.config.tracking, self.run_dir.path
+        services = section.services if self.dist.is_main else []
+        occasion = Occasion(
+            folder=folder,
+            project=section.tracker_project_name or recipe,
+            name=section.tracker_run_name or folder.name,
+            run_id=tracking.run_id(folder) if services else "",
+            step=step,
+            offline=section.offline,
+            config=yaml.safe_load(config_text),
+        )
+        return Trackers(services, occasion, self.console.headline)
 
     def _compile(
         self, state: TrainState, step: TrainStep, ema: Ema | None, feed: Feed, report: Report
@@ -262,6 +282,7 @@ def check(config: Config, plugins: Plugins, *, is_continued: bool = False) -> No
     problems = [] if is_continued else rundir_problems(config.train.output_dir)
     problems += skipping_problems(config.precision, config.train)
     problems += stage_problems(plugins, config)
+    problems += tracking.not_installed(config.tracking.services)
     problems += account.problems(config.hub, config.train.output_dir)
     problems += plugins.hook.check_config(config=config)
     if plugins.leaves_to_launcher("build_optimizer"):

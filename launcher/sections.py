@@ -239,6 +239,52 @@ class CheckpointSection:
     )
 
 
+Service = Literal["tensorboard", "wandb", "swanlab"]
+
+
+@dataclass(frozen=True)
+class TrackingSection:
+    """`tracking`: services that show the run while it goes on."""
+
+    report_to: Service | list[Service] | None = option(
+        None,
+        help="services that are told of each step, beside metrics.jsonl: one, or a list",
+        resume="free",
+    )
+    tracker_project_name: str | None = option(
+        None, help="project at wandb and swanlab; null: the recipe's name", resume="free"
+    )
+    tracker_run_name: str | None = option(
+        None, help="name of the run there; null: that of its folder", resume="free"
+    )
+    offline: bool = option(
+        False,
+        help="wandb and swanlab keep everything in the run's folder, to be sent later",
+        resume="free",
+    )
+
+    @property
+    def services(self) -> list[Service]:
+        """Those of `report_to`."""
+        given = self.report_to
+        return list(given) if isinstance(given, list) else [given] if given else []
+
+    def problems(self) -> Iterable[str]:
+        """A service twice, and options that no service uses."""
+        services = self.services
+        for name in sorted({name for name in services if services.count(name) > 1}):
+            yield f"tracking.report_to names {name} more than once"
+        if {"wandb", "swanlab"} & set(services):
+            return
+        for option_name in ("tracker_project_name", "tracker_run_name", "offline"):
+            value = getattr(self, option_name)
+            if value:
+                yield (
+                    f"tracking.{option_name} is {str(value).lower() if value is True else value}, "
+                    "which only wandb and swanlab use; tracking.report_to names neither"
+                )
+
+
 @dataclass(frozen=True)
 class RuntimeSection:
     """`runtime`: device and execution mode."""
@@ -289,6 +335,7 @@ SECTIONS: dict[str, type] = {
     "precision": PrecisionSection,
     "optimizer": OptimizerSection,
     "checkpoint": CheckpointSection,
+    "tracking": TrackingSection,
     "runtime": RuntimeSection,
     "hub": HubSection,
 }

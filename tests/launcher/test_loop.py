@@ -21,6 +21,7 @@ from launcher.console import Console
 from launcher.interrupt import Interrupted
 from launcher.loop import Loop
 from launcher.rundir import RunDir
+from launcher.tracking import Trackers
 from launcher.training import checkpoint
 from launcher.training.errors import UserError
 
@@ -118,6 +119,7 @@ class Run:
             report=None,
             run_dir=self.run_dir,
             saver=self.saver,
+            trackers=Trackers([], None, self.console.headline),
             console=self.console,
             set_loss_scale=self.scales.append if section["scaled"] else None,
             config_text="a: 1",
