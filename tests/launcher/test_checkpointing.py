@@ -320,3 +320,25 @@ def test_the_manifest_counts_every_file(new_saver, state, run_dir):
         "ema/exported",
     }
     assert all(manifest["files"][name]["size"] for name in manifest["files"])
+
+
+def test_the_writing_thread_rests_until_somebody_waits_for_it(monkeypatch):
+    from launcher import checkpointing
+
+    monkeypatch.setattr(checkpointing, "_REST", 1e9)
+    pace = checkpointing.Pace()
+    pace.start()
+    rests = [threading.Thread(target=pace.rest, daemon=True)]
+    rests[0].start()
+    rests[0].join(0.2)
+    assert rests[0].is_alive()
+    pace.hurry()
+    rests[0].join(10)
+    assert not rests[0].is_alive()
+    pace.rest()  # no more of it
+    pace.start()
+    rests = [threading.Thread(target=pace.rest, daemon=True)]
+    rests[0].start()
+    rests[0].join(0.2)
+    assert rests[0].is_alive()
+    pace.hurry()
