@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 
 def make(
@@ -39,8 +40,8 @@ def make(
         at = np.linspace(steps / validations, steps, validations).astype(int)
         _validations(folder / "validation", [int(step) for step in at], prompts, side, rng)
     settings = {"max_train_steps": steps, "learning_rate": 1e-5, "seed": seed, **options}
-    train = "".join(f"  {name}: {json.dumps(value)}\n" for name, value in settings.items())
-    (folder / "config.yaml").write_text(f"recipe: flux_controlnet\ntrain:\n{train}")
+    config = {"recipe": "flux_controlnet", "train": settings}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     (folder / "provenance.json").write_text(json.dumps(_PROVENANCE))
     (folder / "precision.json").write_text(json.dumps(_PRECISION))
     weights = folder / "controlnet" / "diffusion_pytorch_model.safetensors"

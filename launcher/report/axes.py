@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,7 +51,7 @@ def of_values(values: np.ndarray, unit: str, *, from_zero: bool, may_be_log: boo
     """
     low, high = float(values.min()), float(values.max())
     if may_be_log and low > 0:
-        middle = float(np.median(values))
+        middle = float(np.quantile(values, 0.5, method="lower"))
         if high / 20 > middle or middle / 20 > float(np.quantile(values, 0.01)):
             return _logarithmic(low, high, unit)
     if from_zero and low >= 0:
@@ -67,7 +68,7 @@ def of_steps(low: float, high: float) -> Axis:
     """An axis of step numbers. It ends where the steps end."""
     if low == high:
         return Axis(low - 1, high + 1, False, (low,), (f"{low:,.0f}",))
-    step = max(1.0, _step((high - low) / 4))
+    step = max(1.0, _step((high - low) / 5))
     ticks = _multiples(low, high, step)
     return Axis(low, high, False, tuple(ticks), tuple(_count(tick) for tick in ticks))
 
@@ -79,9 +80,9 @@ def _count(value: float) -> str:
 
 
 def _linear(low: float, high: float, unit: str) -> Axis:
-    # Binary prefixes are not used: decimal steps suit every unit.
     step = _step(high / 4 - low / 4)
     low, high = math.floor(low / step) * step, math.ceil(high / step - 1e-9) * step
+    low, high = max(low, -sys.float_info.max), min(high, sys.float_info.max)
     ticks = _multiples(low, high, step)
     if unit == formats.NUMBER and 1e-3 <= max(abs(low), abs(high)) < 1e6:
         decimals = max(0, -math.floor(math.log10(step) + 1e-9))
@@ -94,10 +95,11 @@ def _linear(low: float, high: float, unit: str) -> Axis:
 def _logarithmic(low: float, high: float, unit: str) -> Axis:
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     every = max(1, math.ceil((last - first) / 5))
-    ticks = [float(f"1e{power}") for power in range(first, last + 1, every)]
+    ticks = [float(f"1e{power}") for power in range(first, min(last, 308) + 1, every)]
     if last - first <= 2:
         ticks = sorted([*ticks, *(float(f"3e{power}") for power in range(first, last))])
-    low, high = max(float(f"1e{first}"), low / 1.3), min(float(f"1e{min(last, 308)}"), high * 1.3)
+    top = float(f"1e{last}") if last <= 308 else sys.float_info.max
+    low, high = max(float(f"1e{first}"), low / 1.3), min(top, high * 1.3)
     ticks = [tick for tick in ticks if low * 0.999 <= tick <= high * 1.001]
     return Axis(low, high, True, tuple(ticks), tuple(_label(tick, unit) for tick in ticks))
 

@@ -14,7 +14,7 @@ import numpy as np
 from launcher.report import formats
 from launcher.report.axes import Axis, of_steps, of_values
 from launcher.report.downsample import extremes, smoothed, summaries, window
-from launcher.report.html import Markup, data_block, join, tag
+from launcher.report.html import Child, Markup, data_block, join, tag
 
 #: Of the drawing's own units, which are no pixels.
 _WIDTH, _HEIGHT = 4000, 1000
@@ -102,6 +102,8 @@ def draw(chart: Chart, number: int) -> Markup | None:
         tag("title", chart.title, id=f"t{number}"),
         tag("desc", described, id=f"d{number}"),
         _grid(across, up),
+        # The noise of all lines first: it must hide no line.
+        [_noise(line, across, up) for line in lines if line.window > 1],
         [_drawn(line, across, up) for line in lines],
         viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
         preserveAspectRatio="none",
@@ -122,7 +124,7 @@ def draw(chart: Chart, number: int) -> Markup | None:
     )
 
 
-def _figure(chart: Chart, content: Iterable[Markup], scale: str = "") -> Markup:
+def _figure(chart: Chart, content: Iterable[Child], scale: str = "") -> Markup:
     caption = tag(
         "figcaption",
         tag("b", chart.title),
@@ -151,16 +153,21 @@ def _description(chart: Chart, lines: Sequence[Line]) -> str:
     return " ".join(said)
 
 
-def _legend(lines: Sequence[Line]) -> Markup:
+def _legend(lines: Sequence[Line]) -> Markup | None:
     entries = []
     for line in lines:
-        more = f", mean of {line.window} steps" if line.window > 1 else ""
+        name, mean = line.label, f"mean of {line.window} steps" if line.window > 1 else ""
         lost = int((~np.isfinite(line.y)).sum())
+        if len(lines) == 1:
+            # The title says what the line is.
+            if not mean and not lost:
+                return None
+            name, mean = mean or "each step", ""
         entries.append(
             tag(
                 "li",
                 tag("i", class_=line.classes),
-                f"{line.label}{more}",
+                f"{name}, {mean}" if mean else name,
                 tag("span", f" ({lost:,} not finite, marked below)", class_="bad")
                 if lost
                 else None,
@@ -189,15 +196,20 @@ def _edge(place: float) -> str | None:
     return "first" if place < 0.04 else "last" if place > 0.96 else None
 
 
-def _drawn(line: Line, across: Axis, up: Axis) -> Markup:
+def _noise(line: Line, across: Axis, up: Axis) -> Markup:
+    """Each step, behind the mean."""
     pieces = extremes(line.x, line.y, _BUCKETS, across.low, across.high)
-    is_smoothed = line.window > 1
-    raw = "".join(_path(across.place(x), up.place(y)) for x, y in pieces)
-    drawn = [tag("path", d=raw, class_=f"{line.classes} {'raw' if is_smoothed else 'line'}")]
-    if is_smoothed:
-        means = smoothed(line.x, line.y, line.window, _BUCKETS // 2)
-        path = "".join(_path(across.place(x), up.place(y)) for x, y in means)
-        drawn.append(tag("path", d=path, class_=f"{line.classes} line"))
+    path = "".join(_path(across.place(x), up.place(y)) for x, y in pieces)
+    return tag("path", d=path, class_=f"{line.classes} raw")
+
+
+def _drawn(line: Line, across: Axis, up: Axis) -> Markup:
+    if line.window > 1:
+        pieces = smoothed(line.x, line.y, line.window, _BUCKETS // 2)
+    else:
+        pieces = extremes(line.x, line.y, _BUCKETS, across.low, across.high)
+    path = "".join(_path(across.place(x), up.place(y)) for x, y in pieces)
+    drawn = [tag("path", d=path, class_=f"{line.classes} line")]
     if line.dots and len(line.x) <= 60:
         dots = "".join(
             _path(across.place(x[i : i + 1]), up.place(y[i : i + 1]))

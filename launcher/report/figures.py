@@ -22,7 +22,8 @@ VALIDATION = {
 
 
 def summary(run: Run) -> dict[str, str]:
-    """What the run has come to, as text by name. What is not known is left out."""
+    """What the run has come to, as text by name. What is not known is left out. The time of a step
+    and the samples per second are medians."""
     steps = run.steps
     done = int(steps.step[-1]) if len(steps) else 0
     planned = run.config.get("train", {}).get("max_train_steps")
@@ -36,11 +37,11 @@ def summary(run: Run) -> dict[str, str]:
     found |= _of_validations(run)
     times = steps.finite("step_seconds")
     if len(times):
-        found["time of a step, median"] = formats.seconds(float(np.median(times)))
+        found["time of a step"] = formats.seconds(float(np.median(times)))
         found["time of all steps"] = formats.seconds(float(times.sum()))
     rate = steps.finite("samples_per_second")
     if len(rate):
-        found["samples per second, median"] = formats.number(float(np.median(rate)), 3)
+        found["samples per second"] = formats.number(float(np.median(rate)), 3)
     waited = steps.finite("stall_share")
     if len(times) and len(times) == len(waited) and times.sum():
         found["waited for data"] = formats.share(float((times * waited).sum() / times.sum()))

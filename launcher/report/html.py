@@ -84,7 +84,7 @@ def table(
 
     Args:
         label: what it shows, for those who do not see it.
-        head: the cells of the first line.
+        head: the cells of the first line, which is left out if all are empty.
         rows: the cells of the others.
         numeric: right-aligned.
     """
@@ -92,8 +92,9 @@ def table(
     for row in rows:
         first, *rest = row
         lines.append(tag("tr", tag("th", first, scope="row"), [tag("td", cell) for cell in rest]))
-    titles = tag("tr", [tag("th", cell, scope="col") for cell in head])
-    body = [tag("thead", titles), tag("tbody", lines)]
+    names = list(head)
+    titles = tag("thead", tag("tr", [tag("th", cell, scope="col") for cell in names]))
+    body = [titles if any(names) else None, tag("tbody", lines)]
     return scrolled(label, tag("table", body, class_="numeric" if numeric else None))
 
 

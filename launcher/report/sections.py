@@ -12,7 +12,14 @@ from launcher.report.run import Run, checkpoints
 
 #: Packages whose versions are shown without a click.
 _PACKAGES = ("flux-controlnet-plugin", "mindspore", "mindone", "transformers", "numpy")
-_KINDS = {"matmul": "matmuls", "convolution": "convolutions", "normalisation": "norms"}
+#: Kinds of operators in precision.json, and what they are called in `launcher precision`.
+_KINDS = {
+    "matmul": "matmuls",
+    "convolution": "convolutions",
+    "attention": "attention",
+    "normalisation": "norms",
+    "output": "output",
+}
 
 
 def summary(runs: list[Run]) -> Markup:
@@ -70,7 +77,8 @@ def precision(runs: list[Run]) -> Markup | None:
             ["trained", *(_share_trained(part) for part in parts.values())],
             ["asked for", *(_asked(part) for part in parts.values())],
         ]
-        kinds = dict.fromkeys(k for part in parts.values() for k in part.get("observed") or {})
+        seen = {kind for part in parts.values() for kind in part.get("observed") or {}}
+        kinds = [*(kind for kind in _KINDS if kind in seen), *sorted(seen - _KINDS.keys())]
         rows += [
             [
                 _KINDS.get(k, k),
@@ -95,7 +103,13 @@ def _dtypes(sizes: Any) -> str:
 
 def _total(part: Mapping[str, Any], what: str) -> str:
     total = sum(size[what] for size in (part.get("stored") or {}).values())
-    return formats.size(total) if what == "bytes" else f"{total / 1e6:,.2f} M"
+    return formats.size(total) if what == "bytes" else _parameters(total)
+
+
+def _parameters(count: int) -> str:
+    """`11,900 M`, `40.2 k`."""
+    each, unit = (1e6, "M") if count >= 1e6 else (1e3, "k")
+    return f"{formats.number(count / each)} {unit}"
 
 
 def _share_trained(part: Mapping[str, Any]) -> str:
@@ -130,13 +144,12 @@ def provenance(runs: list[Run]) -> Markup | None:
     for run in runs:
         if not run.provenance and not run.resumes:
             continue
-        if len(runs) > 1:
-            shown.append(tag("h3", run.label))
+        found: list[Child] = []
         if run.provenance:
-            shown.append(_parts(run))
-            shown += [_details(about) for about in run.provenance[-1:]]
+            found += [_parts(run), _details(run.provenance[-1])]
         if run.resumes:
-            shown.append(_resumes(run))
+            found.append(_resumes(run))
+        shown.append(folded(run.label, found) if len(runs) > 1 else join(found))
     if not shown:
         return None
     return tag("section", tag("h2", "Provenance"), shown, id="provenance")
@@ -191,8 +204,8 @@ def _details(about: Mapping[str, Any]) -> Markup:
     versions = table("installed packages", ["package", "version"], packages.items())
     return join(
         [
-            folded(f"{len(plugins)} files of plugins", files) if plugins else None,
-            folded(f"{len(packages)} installed packages", versions) if packages else None,
+            folded(f"Files of plugins ({len(plugins)})", files) if plugins else None,
+            folded(f"Installed packages ({len(packages)})", versions) if packages else None,
         ]
     )
 
