@@ -133,3 +133,17 @@ def test_the_contrast_of_letters(browser, pages):
             a = luminance(shown(selector, "color"))
             b = luminance(shown(ground, "backgroundColor"))
             assert (max(a, b) + 0.05) / (min(a, b) + 0.05) >= 4.5, (selector, dark)
+
+
+def test_the_browser_tells_what_is_wrong(browser, tmp_path):
+    """Or the tests above could not fail."""
+    wrong = tmp_path / "wrong.html"
+    wrong.write_text(
+        "<!DOCTYPE html><meta name=viewport content='width=device-width'>"
+        "<p style='width: 500px'><img src='http://localhost/x.png'><script>missing()</script>"
+    )
+    browser.open(wrong, PHONE)
+    assert browser.evaluate("document.documentElement.scrollWidth") > PHONE
+    complaints = browser.complaints()
+    assert "http://localhost/x.png" in complaints
+    assert "missing is not defined" in str(complaints)
