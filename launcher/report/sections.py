@@ -214,16 +214,16 @@ def _resumes(run: Run) -> Markup:
     rows: list[list[Child]] = []
     for line in run.resumes:
         changed = line.get("changed")
-        if isinstance(changed, dict):
-            changed = "; ".join(f"{name}: {figures.written(v)}" for name, v in changed.items())
-        elif isinstance(changed, list):
-            changed = "; ".join(c if isinstance(c, str) else figures.written(c) for c in changed)
+        said = [
+            f"{name}: {' → '.join(map(figures.written, values))}"
+            for name, values in (changed.items() if isinstance(changed, dict) else ())
+        ]
         rows.append(
             [
                 line.get("time", "–"),
                 line.get("step", "–"),
                 str(line.get("checkpoint") or "–"),
-                changed or "nothing",
+                "; ".join(said) or "nothing",
             ]
         )
     heads = ["continued", "after step", "from", "changed"]

@@ -12,7 +12,7 @@ from launcher.report.images import encode, spread
 from launcher.report.run import Run
 
 #: Columns of steps; and images of one run, at most.
-_COLUMNS = 10
+_COLUMNS = 8
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _FOLDER = re.compile(r"step-(\d+)")
 
@@ -127,7 +127,9 @@ def _of_run(run: Run, images: Images, encoded: dict[Path, str], titled: bool) ->
         rows.append(tag("tr", tag("th", said, scope="rowgroup", colspan=len(head)), class_="said"))
         rows.append(tag("tr", cells))
     titles = tag("tr", [tag("th", cell, scope="col") for cell in head])
-    body = tag("table", tag("thead", titles), tag("tbody", rows), class_="images")
+    body = tag(
+        "table", tag("thead", titles), tag("tbody", rows), class_="images", style=f"--n:{len(head)}"
+    )
     return join([title, note, scrolled(f"validation images of {run.label}", body)])
 
 

@@ -68,6 +68,8 @@ def test_charts_are_where_they_should_be(browser, pages, name, width, dark):
         # Of two runs, the lines of one may hide the other's in part.
         lines = sum(count(drawn, colour) for colour in COLOURS[dark])
         assert lines > 0.5 * (right - left), f"chart {number} is empty"
+    for left, top, right, bottom in boxes(browser, ".x span, .y span"):
+        assert 0 <= left < right <= width and bottom - top < 16  # on one line
     loss = picture[areas[0][1] : areas[0][3], areas[0][0] : areas[0][2]]
     both = [count(loss, colour) > 100 for colour in COLOURS[dark]]
     assert both == [True, name == "two"]
