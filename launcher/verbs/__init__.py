@@ -14,6 +14,7 @@ from launcher.verbs.precision import precision
 from launcher.verbs.precompute import precompute
 from launcher.verbs.push import push
 from launcher.verbs.recipes import recipes
+from launcher.verbs.report import report
 from launcher.verbs.run import run
 
 VERBS: dict[str, Callable[[list[str]], None]] = {
@@ -27,5 +28,6 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "data": data,
     "cache": cache,
     "push": push,
+    "report": report,
     "cp": cp,
 }
