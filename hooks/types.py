@@ -202,6 +202,21 @@ class ModelDescription:
     usage: str = ""
 
 
+@dataclass(frozen=True)
+class Validation:
+    """What a validation has found.
+
+    Attributes:
+        figures: numbers by name, of which `validation/figures.jsonl` has a line.
+        images: files to be shown, by name; they are in the run's folder.
+        summary: the same for the user, in a line; empty: the figures are listed.
+    """
+
+    figures: Mapping[str, float] = field(default_factory=dict)
+    images: Mapping[str, Path] = field(default_factory=dict)
+    summary: str = ""
+
+
 class Draws(Protocol):
     """Random numbers as a function of (seed, step, slot, name); see `launcher.training.random`.
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Models,
         StepOutput,
         TrainState,
+        Validation,
     )
 
 
@@ -114,6 +115,20 @@ def build_optimizer(config: Config, parameters: list[Any]) -> Any:
 def train_step(state: TrainState, batch: Batch) -> StepOutput:
     """The compiled step."""
     return state.compiled_step(batch, state.learning_rate)
+
+
+@hookimpl
+def build_validation() -> tuple[()]:
+    """Nothing to prepare."""
+    return ()
+
+
+@hookimpl
+def validate() -> Validation:
+    """Nothing to look at."""
+    from hooks.types import Validation
+
+    return Validation()
 
 
 @hookimpl

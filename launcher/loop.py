@@ -19,6 +19,7 @@ from launcher.schedule import Schedule
 from launcher.tracking import Trackers
 from launcher.training import device
 from launcher.training.errors import UserError, refuse
+from launcher.validation import Validator
 
 if TYPE_CHECKING:
     from launcher.training.precision.report import Report
@@ -29,6 +30,7 @@ class Loop:
     """The steps of a run.
 
     Attributes:
+        validator: looks at what is trained; None: nobody does.
         graphs: compiles what is not yet; None: nothing is compiled.
         report: looks at what is compiled.
         set_loss_scale: gives the loss another scale; None: it is not scaled.
@@ -45,6 +47,7 @@ class Loop:
     run_dir: RunDir
     saver: Saver
     trackers: Trackers
+    validator: Validator | None
     console: Console
     set_loss_scale: Callable[[float], None] | None
     config_text: str
@@ -58,6 +61,8 @@ class Loop:
                 folder was removed; what could be saved is.
         """
         self._first = self.state.step
+        if self._first == 0:
+            self._validate_if_due()
         self._logs = self.run_dir.logs.sizes()  # as of the last step that is done
         self._left_out = 0
         state = self.state
@@ -72,6 +77,7 @@ class Loop:
                     progress.update(state.step, loss=output.loss, lr=state.learning_rate)
                     self.hook.on_step_end(state=state, output=output)
                     self._logs = self.run_dir.logs.sizes()
+                    self._validate_if_due()
                     self._save_if_due(asked)
                     if asked.stop is not None:
                         raise Interrupted(asked.stop, self._saved(self._save()))
@@ -142,6 +148,18 @@ class Loop:
         self.run_dir.write_metrics(step=step, **figures, metrics=output.metrics)
         figures |= output.metrics
         self.trackers.log(step, {f"train/{name}": value for name, value in figures.items()})
+
+    def _validate_if_due(self) -> None:
+        state = self.state
+        if self.validator is None or not self.validator.is_due(state.step, state.max_train_steps):
+            return
+        try:
+            self.validator.run(state)
+        except UserError as error:
+            if state.step == self._first:
+                raise
+            raise UserError(f"{error} Apart from that, {self._saved(self._save())}") from error
+        self._logs = self.run_dir.logs.sizes()
 
     def _save_if_due(self, asked: Asked) -> None:
         """Take a checkpoint if one is due or SIGUSR1 wants one, and none is being written."""

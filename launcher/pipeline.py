@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hooks.types import Batch, Config, Dataset, Dist, Models, StepOutput, TrainState
-from launcher import child, resume, tracking
+from launcher import child, resume, tracking, validation
 from launcher.checkpointing import EMA, Contents, Saver
 from launcher.console import Console
 from launcher.encoding import Encoded, EncodingStage, child_task
@@ -31,6 +31,7 @@ from launcher.sections import precision_problems, skipping_problems
 from launcher.start import EXPORTED, Start
 from launcher.tracking import Occasion, Trackers
 from launcher.training.errors import UserError, refuse
+from launcher.validation import Validator
 
 if TYPE_CHECKING:
     from launcher.config import Resolved
@@ -205,6 +206,7 @@ class Training:
                 run_dir,
                 saver,
                 trackers,
+                self._validator(trackers),
                 console,
                 partial(setattr, step, "loss_scale") if scaled else None,
                 config_text,
@@ -234,6 +236,24 @@ class Training:
             config=yaml.safe_load(config_text),
         )
         return Trackers(services, occasion, self.console.headline)
+
+    def _validator(self, trackers: Trackers) -> Validator | None:
+        """None: the run is not validated."""
+        config, console, encoded = self.config, self.console, self.encoded
+        if not config.validation.is_wanted:
+            return None
+        prepared = self.hook.build_validation(
+            config=config,
+            models=self.models,
+            dataset=self.dataset,
+            encodings=encoded.encodings,
+            cache=encoded.cache,
+            heldout=validation.held_out(config, self.dataset),
+        )
+        if config.runtime.mode == "graph" and hasattr(prepared, "compile"):
+            with console.compiling("the validation", "before the first step only"):
+                prepared.compile()
+        return Validator(config, self.hook, prepared, self.run_dir, trackers, console)
 
     def _compile(
         self, state: TrainState, step: TrainStep, ema: Ema | None, feed: Feed, report: Report
@@ -282,6 +302,7 @@ def check(config: Config, plugins: Plugins, *, is_continued: bool = False) -> No
     problems = [] if is_continued else rundir_problems(config.train.output_dir)
     problems += skipping_problems(config.precision, config.train)
     problems += stage_problems(plugins, config)
+    problems += validation.problems(config, plugins)
     problems += tracking.not_installed(config.tracking.services)
     problems += account.problems(config.hub, config.train.output_dir)
     problems += plugins.hook.check_config(config=config)
@@ -336,8 +357,10 @@ def prepare_networks(config: Config, hook: Any) -> Models:
 
 
 def new_schedule(config: Config, dataset: Dataset, dist: Dist) -> Schedule:
-    """The steps of a run over a data set."""
-    return Schedule(config.train, len(dataset), dist, getattr(dataset, "groups", None))
+    """The steps of a run over a data set, but for what is held out."""
+    samples = validation.trained_samples(config, len(dataset))
+    groups = getattr(dataset, "groups", None)
+    return Schedule(config.train, samples, dist, None if groups is None else groups[:samples])
 
 
 def build_state(
@@ -394,9 +417,11 @@ def build_state(
 
 def describe(state: TrainState, samples: int, schedule: Schedule) -> Iterator[str]:
     """Lines: on how much, for how long, in how many shapes."""
+    held_out = state.config.validation.heldout_samples
     yield (
         f"training for {state.max_train_steps} steps of {schedule.global_batch} samples, "
         f"{samples} samples in the data set"
+        + (f", of which {held_out} are held out" if held_out else "")
     )
     if schedule.shapes > 1:
         yield (

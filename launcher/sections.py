@@ -239,6 +239,36 @@ class CheckpointSection:
     )
 
 
+@dataclass(frozen=True)
+class ValidationSection:
+    """`validation`: looking at what is being trained, while it is."""
+
+    validation_steps: int | None = option(
+        None, ge=1, help="steps between validations; null: none by count", resume="free"
+    )
+    at_start: bool = option(False, help="validate before the first step", resume="free")
+    at_end: bool = option(False, help="validate after the last step", resume="free")
+    heldout_samples: int = option(
+        0,
+        ge=0,
+        help="samples, the last ones of the data set, that are not trained on: validations tell "
+        "the loss on them",
+    )
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether there are validations."""
+        return self.validation_steps is not None or self.at_start or self.at_end
+
+    def problems(self) -> Iterable[str]:
+        """Samples that nobody looks at."""
+        if self.heldout_samples and not self.is_wanted:
+            yield (
+                f"validation.heldout_samples is {self.heldout_samples}, but there are no "
+                "validations: set validation.validation_steps, at_start or at_end"
+            )
+
+
 Service = Literal["tensorboard", "wandb", "swanlab"]
 
 
@@ -335,6 +365,7 @@ SECTIONS: dict[str, type] = {
     "precision": PrecisionSection,
     "optimizer": OptimizerSection,
     "checkpoint": CheckpointSection,
+    "validation": ValidationSection,
     "tracking": TrackingSection,
     "runtime": RuntimeSection,
     "hub": HubSection,

@@ -120,6 +120,7 @@ class Run:
             run_dir=self.run_dir,
             saver=self.saver,
             trackers=Trackers([], None, self.console.headline),
+            validator=None,
             console=self.console,
             set_loss_scale=self.scales.append if section["scaled"] else None,
             config_text="a: 1",
