@@ -59,8 +59,8 @@ def run(folder):
     process = launch(
         *("--recipe", "flux_controlnet", "--config", "quickstart"),
         *(f"output_dir={output_dir}", f"max_train_steps={STEPS}", "lr_warmup_steps=2"),
-        *("max_train_samples=6", "max_sequence_length=64"),
-        *("checkpointing_steps=4", "ema_decay=0.9"),
+        *("max_train_samples=8", "max_sequence_length=64", "heldout_samples=2"),
+        *("checkpointing_steps=4", "ema_decay=0.9", "validation_steps=2", "at_start=true"),
         f"cache_dir={folder / 'cache'}",  # its own: what it encodes is looked at
     )
     assert process.returncode == 0, process.stderr
@@ -74,7 +74,7 @@ def metrics(output_dir):
 def test_a_normal_run_says_what_it_does_and_nothing_else(run):
     process, output_dir = run
     assert not NOISE.search(process.stderr), process.stderr
-    for line in ("encoded 19 inputs in", "compiled the training step in", f"step {STEPS}/{STEPS}"):
+    for line in ("encoded 25 inputs in", "compiled the training step in", f"step {STEPS}/{STEPS}"):
         assert line in process.stderr
     assert process.stdout.splitlines() == [
         str(output_dir / folder / name)
@@ -127,8 +127,23 @@ def assert_same_course(one, other):
         return [[line[key] for key in keys] for line in metrics(output_dir)]
 
     assert figures(one) == figures(other)
+    log = "validation/figures.jsonl"
+    assert (one / log).read_bytes() == (other / log).read_bytes()
     for name in (WEIGHTS, f"ema/{WEIGHTS}"):
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
+def test_its_held_out_samples_are_looked_at(run):
+    _, output_dir = run
+    lines = (output_dir / "validation" / "figures.jsonl").read_text().splitlines()
+    figures = [json.loads(line) for line in lines]
+    assert [line["step"] for line in figures] == [0, 2, 4, 6]
+    first, *_, last = figures
+    # A fresh ControlNet does nothing, and the base model stays as it is.
+    assert first["loss"] == first["loss_without_control"] == first["loss_shuffled_control"]
+    assert first["residual_norm"] == 0 < last["residual_norm"]
+    assert {line["loss_without_control"] for line in figures} == {first["loss"]}
+    assert last["loss"] < first["loss"]
 
 
 def test_its_averaged_weights_are_others(run):

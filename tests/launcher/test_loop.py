@@ -74,6 +74,7 @@ class Run:
 
     def __init__(self, folder, total=6, start=0, **options):
         section = dict(on_nonfinite="stop", scaled=False, max_skipped=3, every=None) | options
+        self.validator = options.get("validator")
         self.weight = Value(0.0)
         self.hook = Hook(self.weight)
         self.scales = []
@@ -120,7 +121,7 @@ class Run:
             run_dir=self.run_dir,
             saver=self.saver,
             trackers=Trackers([], None, self.console.headline),
-            validator=None,
+            validator=self.validator,
             console=self.console,
             set_loss_scale=self.scales.append if section["scaled"] else None,
             config_text="a: 1",
@@ -362,3 +363,76 @@ def test_a_plugin_that_raises_is_a_bug_and_keeps_its_traceback(tmp_path):
     with pytest.raises(ZeroDivisionError):
         run.go()
     assert len(run.metrics()) == 2
+
+
+class Validator:
+    """Writes a line when it is asked to look."""
+
+    def __init__(self, due, error=None):
+        self.due, self.error = due, error
+        self.seen = []
+
+    def is_due(self, step, total):
+        return step in self.due
+
+    def run(self, state):
+        self.seen.append((state.step, self.weight.array.item()))
+        self.run_dir.append("validation/figures.jsonl", {"step": state.step})
+        if self.error is not None:
+            raise self.error
+
+
+def validated(folder, due, error=None, **options):
+    validator = Validator(due, error)
+    run = Run(folder, validator=validator, **options)
+    validator.weight, validator.run_dir = run.weight, run.run_dir
+    return run
+
+
+def test_validations_before_the_first_and_after_any_step(tmp_path):
+    run = validated(tmp_path / "run", {0, 2, 6})
+    run.go()
+    assert run.validator.seen == [(0, 0.0), (2, 3.0), (6, 21.0)]
+
+
+def test_a_continued_run_does_not_validate_again_where_it_begins(tmp_path):
+    run = validated(tmp_path / "run", {2, 4}, start=2)
+    run.go()
+    assert [step for step, _ in run.validator.seen] == [4]
+
+
+def test_a_checkpoint_knows_of_the_validation_of_its_step(tmp_path):
+    run = validated(tmp_path / "run", {4}, every=4)
+    run.go()
+    found, _ = run.saved(4)
+    sizes = found.about["logs"]
+    assert sizes["validation/figures.jsonl"] == len('{"step": 4}\n')
+    lines = (run.run_dir.path / "metrics.jsonl").read_bytes()[: sizes["metrics.jsonl"]]
+    assert lines.count(b"\n") == 4
+
+
+def test_a_signal_during_a_validation_waits_for_its_end(tmp_path):
+    run = validated(tmp_path / "run", {3})
+    look = run.validator.run
+
+    def signalled(state):
+        send(signal.SIGTERM)()
+        look(state)
+
+    run.validator.run = signalled
+    with pytest.raises(Interrupted):
+        run.go()
+    found, _ = run.saved(3)
+    assert found.about["logs"]["validation/figures.jsonl"] > 0
+
+
+def test_a_validation_that_cannot_be_done_loses_no_step(tmp_path):
+    run = validated(tmp_path / "run", {3}, UserError("The picture is gone."))
+    with pytest.raises(UserError, match=r"The picture is gone. Apart from that, the run is saved"):
+        run.go()
+    found, weight = run.saved(3)
+    assert weight == 6
+    # Done again after the mistake is mended: the line that was written does not count.
+    assert "validation/figures.jsonl" not in found.about["logs"]
+    lines = (run.run_dir.path / "metrics.jsonl").read_bytes()
+    assert lines[: found.about["logs"]["metrics.jsonl"]].count(b"\n") == 3
