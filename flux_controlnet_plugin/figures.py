@@ -183,6 +183,9 @@ class HeldOut:
         self._batches = list(batches_of(rows, groups, batch_size))
         self._samples = len(rows)
         self._seed = seed
+        transformer = error.traced.transformer
+        self._base_is_trained = any(p.requires_grad for p in transformer.get_parameters())
+        self._base_errors: dict[int, np.ndarray] = {}
 
     def compile(self) -> None:
         """Compile for every shape of a batch, without running it. In graph mode."""
@@ -204,15 +207,16 @@ class HeldOut:
             have images of one size.
         """
         sums: dict[str, list[np.ndarray]] = {}
-        for items, count in self._batches:
+        for number, (items, count) in enumerate(self._batches):
             arrays = self.arrays(items)
             errors, ratios = self._run(arrays, 1.0)
             sums.setdefault("loss", []).append(errors[:count])
             if not self._error.has_controlnet:
                 continue
             sums.setdefault("residual_norm", []).append(ratios[:count])
-            errors, _ = self._run(arrays, 0.0)
-            sums.setdefault("loss_without_control", []).append(errors[:count])
+            if number not in self._base_errors or self._base_is_trained:
+                self._base_errors[number], _ = self._run(arrays, 0.0)
+            sums.setdefault("loss_without_control", []).append(self._base_errors[number][:count])
             if items[0].partner is not None:
                 errors, _ = self._run(self.arrays(items, shuffled=True), 1.0)
                 sums.setdefault("loss_shuffled_control", []).append(errors[:count])

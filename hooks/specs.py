@@ -386,7 +386,9 @@ def build_validation(
     cache: Cache,
     heldout: Sequence[int],
 ) -> Any:
-    """Prepare what `validate` needs. Called only in a run that is validated, before its first step.
+    """Prepare what `validate` needs.
+
+    Called only in a run that is validated, before its first step.
 
     Args:
         config: the resolved configuration.

@@ -158,8 +158,9 @@ def test_its_config_repeats_it_bit_for_bit_with_an_interruption(run, folder):
     _, first = run
     again = folder / "again"
     process = start("--config", str(first / "config.yaml"), f"output_dir={again}")
-    while process.poll() is None and not (again / "precision.json").exists():
-        time.sleep(0.05)
+    log = again / "metrics.jsonl"
+    while process.poll() is None and not (log.exists() and log.stat().st_size):
+        time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=600)
     assert process.returncode == 143, stderr

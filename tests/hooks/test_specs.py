@@ -47,6 +47,8 @@ def test_the_hooks_in_call_order():
         "build_loss",
         "build_optimizer",
         "train_step",
+        "build_validation",
+        "validate",
         "export_weights",
         "describe_model",
         "on_train_start",

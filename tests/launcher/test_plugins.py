@@ -153,6 +153,8 @@ def test_wrappers_work_on_every_hook(write, style):
         "build_loss": {"config": None, "models": {}},
         "build_optimizer": {"config": None, "parameters": []},
         "train_step": {"state": None, "batch": None},
+        "build_validation": {"config": None, "models": {}, "heldout": [], **encoding},
+        "validate": {"config": None, "models": {}, "state": None, "prepared": ()},
         "export_weights": {"config": None, "models": {}, "directory": None, "values": None},
         "describe_model": {"config": None, "model_id": ""},
         "on_train_start": {"state": None},
