@@ -17,7 +17,7 @@ UPGRADE ?=
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart quickstart-lora test lint format constraints clean distclean
+.PHONY: help setup quickstart quickstart-lora test browser lint format constraints clean distclean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 26
@@ -40,8 +40,11 @@ quickstart: setup ## train a tiny FLUX ControlNet on the CPU, into runs/quicksta
 quickstart-lora: setup ## train LoRA adapters of a tiny FLUX on the CPU, into runs/quickstart-lora
 	$(call train,quickstart-lora,flux_lora_dreambooth,flux_lora_plugin)
 
-test: lint ## linters, type check, then all tests (one file: make test ARGS=tests/test_imports.py)
+test: lint browser ## linters, type check, then all tests (one file: make test ARGS=tests/test_imports.py)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+browser: ## get a Chromium for the tests that look at a page, if this machine lets us
+	@sh scripts/browser.sh --install >/dev/null || echo 'The tests that look at a page are skipped.' >&2
 
 lint: setup ## ruff and mypy, without changing anything
 	$(BIN)/ruff check .

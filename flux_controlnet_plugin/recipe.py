@@ -5,6 +5,7 @@ launcher --recipe flux_controlnet --config my_run.yaml
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,13 @@ def config_sections() -> dict[str, type]:
 def check_config(config: Config) -> list[str]:
     from flux_controlnet_plugin.models import problems
 
-    return problems(config.model)
+    found = list(problems(config.model))
+    if config.validation.is_wanted and not config.validation.heldout_samples:
+        found.append(
+            "there are to be validations, but validation.heldout_samples is 0, so that there is "
+            "nothing to look at. Hold out some samples, 16 for instance."
+        )
+    return found
 
 
 @hookimpl
@@ -156,8 +163,49 @@ def build_loss(config: Config, models: Models) -> Any:
 
 
 @hookimpl
+def build_validation(
+    config: Config,
+    models: Models,
+    dataset: Any,
+    encodings: Any,
+    cache: Cache,
+    heldout: Sequence[int],
+) -> Any:
+    from flux_common.collate import Encoded
+    from flux_common.config import network_inputs
+    from flux_controlnet_plugin.figures import ControlNetError, HeldOut
+
+    inputs = network_inputs(config.data, config.loss)
+    return HeldOut(
+        ControlNetError(models.get("controlnet"), models["transformer"], **inputs),
+        Encoded(cache, encodings),
+        dataset.captions,
+        models["scheduler"],
+        heldout,
+        dataset.groups,
+        config.train.train_batch_size,
+        config.train.seed,
+    )
+
+
+@hookimpl
+def validate(prepared: Any) -> types.Validation:
+    from flux_controlnet_plugin.figures import in_words
+
+    figures = prepared.figures()
+    return types.Validation(figures, summary=in_words(figures))
+
+
+@hookimpl
 def export_weights(config: Config, models: Models, directory: Path, values: Any) -> list[Path]:
     from flux_controlnet_plugin.controlnet import export_controlnet
 
     dtype = config.checkpoint.save_weight_dtype
     return export_controlnet(models["controlnet"], directory, dtype=dtype, values=values)
+
+
+@hookimpl
+def describe_model(config: Config, model_id: str) -> types.ModelDescription:
+    from flux_controlnet_plugin.card import describe
+
+    return types.ModelDescription(**describe(config, model_id))

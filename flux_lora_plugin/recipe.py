@@ -207,3 +207,10 @@ def export_weights(config: Config, models: Models, directory: Path, values: Any)
 
     dtype = config.checkpoint.save_weight_dtype
     return [export_adapters(models.cells(), directory, dtype=dtype, values=values)]
+
+
+@hookimpl
+def describe_model(config: Config, model_id: str) -> types.ModelDescription:
+    from flux_lora_plugin.card import describe
+
+    return types.ModelDescription(**describe(config, model_id))

@@ -35,7 +35,7 @@ Before `prepare_data` it has chosen the device (`launcher.training.device.set_up
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -51,10 +51,12 @@ from .types import (
     Encodings,
     Inspection,
     MemoryEstimate,
+    ModelDescription,
     Models,
     Stage,
     StepOutput,
     TrainState,
+    Validation,
 )
 
 if TYPE_CHECKING:
@@ -371,6 +373,57 @@ def train_step(state: TrainState, batch: Batch) -> StepOutput:
 
 
 # -------------------------------------------------------------------------------------------
+# Validation
+# -------------------------------------------------------------------------------------------
+
+
+@_spec("owned")
+def build_validation(
+    config: Config,
+    models: Models,
+    dataset: Dataset,
+    encodings: Encodings,
+    cache: Cache,
+    heldout: Sequence[int],
+) -> Any:
+    """Prepare what `validate` needs.
+
+    Called only in a run that is validated, before its first step.
+
+    Args:
+        config: the resolved configuration.
+        models: the parts of the `train` stage, with values.
+        dataset: the samples, those that are held out among them.
+        encodings: from `plan_encodings`.
+        cache: the encodings.
+        heldout: the numbers of the samples that are never trained on; `validation.heldout_samples`.
+
+    Returns:
+        Anything but None. With a method `compile`, which is called once, in graph mode, so that the
+        user sees what takes time. Default: an empty tuple.
+    """
+
+
+@_spec("owned")
+def validate(config: Config, models: Models, state: TrainState, prepared: Any) -> Validation:
+    """Look at what is being trained.
+
+    Called every `validation.validation_steps` steps, and before the first and after the last one
+    where asked for. It must leave alone what the steps depend on, so that a run with validations
+    trains as one without.
+
+    Args:
+        config: the resolved configuration.
+        models: the parts of the `train` stage.
+        state: the loop's state; `state.step` steps are done.
+        prepared: from `build_validation`.
+
+    Returns:
+        Figures, images. Default: none, and the run refuses to be validated.
+    """
+
+
+# -------------------------------------------------------------------------------------------
 # Results
 # -------------------------------------------------------------------------------------------
 
@@ -395,6 +448,22 @@ def export_weights(
 
     Returns:
         The files written.
+    """
+
+
+@_spec("owned")
+def describe_model(config: Config, model_id: str) -> ModelDescription:
+    """Say what the run has made, for the model card on the Hugging Face Hub.
+
+    Called when the weights are exported, or later by `launcher push`, perhaps on another machine:
+    with the configuration of the run, and without its models and data.
+
+    Args:
+        config: the resolved configuration.
+        model_id: the name that it gets on the hub, for what `usage` loads.
+
+    Returns:
+        What the run's own figures do not tell. Default: a sentence, and no usage.
     """
 
 

@@ -175,6 +175,48 @@ class MemoryEstimate:
     encodings: Sequence[tuple[str, int, int, int | None]] = ()
 
 
+@dataclass(frozen=True)
+class ModelDescription:
+    """What only a recipe can say of the model that a run has made, for its model card.
+
+    Texts are Markdown: what comes from the configuration is escaped (`launcher.training.markdown`),
+    and names local files by their last part (`launcher.training.private`).
+
+    Attributes:
+        summary: what it is, in a sentence or two.
+        tags: what it is found by on the hub, such as `controlnet`.
+        base_model: its name on the hub; None: it has none.
+        dataset: what it was trained on, in words; None: not said.
+        dataset_name: the name of the data set on the hub; None: it has none.
+        metadata: further metadata of the card: `license`, `license_name`, `license_link`,
+            `pipeline_tag`, `instance_prompt`, ...
+        usage: a Python script that uses it; empty: none is shown.
+    """
+
+    summary: str
+    tags: Sequence[str] = ()
+    base_model: str | None = None
+    dataset: str | None = None
+    dataset_name: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    usage: str = ""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What a validation has found.
+
+    Attributes:
+        figures: numbers by name, of which `validation/figures.jsonl` has a line.
+        images: files to be shown, by name; they are in the run's folder.
+        summary: the same for the user, in a line; empty: the figures are listed.
+    """
+
+    figures: Mapping[str, float] = field(default_factory=dict)
+    images: Mapping[str, Path] = field(default_factory=dict)
+    summary: str = ""
+
+
 class Draws(Protocol):
     """Random numbers as a function of (seed, step, slot, name); see `launcher.training.random`.
 

@@ -25,8 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after the program's name; default: those of this process.
 
     Returns:
-        The exit code: 0, 1 for a plugin that fails at import, 2 for a mistake of the user, 130
-        after Ctrl-C, 143 after SIGTERM, 141 if the reader of the output has gone. Bugs are raised.
+        The exit code: 0, 1 for a plugin that fails at import, 2 for a mistake of the user, 3 for a
+        run that is complete and was not uploaded, 130 after Ctrl-C, 143 after SIGTERM, 141 if the
+        reader of the output has gone. Bugs are raised.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     _open_closed_streams()
@@ -35,8 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         verb(rest)
         sys.stdout.flush()
     except UserError as error:
+        from launcher.hub.errors import UploadError
+
         _print_error(str(error))
-        return 2
+        return 3 if isinstance(error, UploadError) else 2
     except KeyboardInterrupt as error:
         import signal
 

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
         Encodings,
         Inspection,
         MemoryEstimate,
+        ModelDescription,
         Models,
         StepOutput,
         TrainState,
+        Validation,
     )
 
 
@@ -113,3 +115,25 @@ def build_optimizer(config: Config, parameters: list[Any]) -> Any:
 def train_step(state: TrainState, batch: Batch) -> StepOutput:
     """The compiled step."""
     return state.compiled_step(batch, state.learning_rate)
+
+
+@hookimpl
+def build_validation() -> tuple[()]:
+    """Nothing to prepare."""
+    return ()
+
+
+@hookimpl
+def validate() -> Validation:
+    """Nothing to look at."""
+    from hooks.types import Validation
+
+    return Validation()
+
+
+@hookimpl
+def describe_model() -> ModelDescription:
+    """That it is a model."""
+    from hooks.types import ModelDescription
+
+    return ModelDescription("A model trained with MindSpore.")

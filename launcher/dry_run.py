@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 from hooks.types import Config, Dist
 from launcher import resume
+from launcher.hub import push
 from launcher.pipeline import check, config_text, new_schedule
 from launcher.plugin_checks import display_path
 from launcher.schedule import Schedule
 from launcher.start import Start
+from launcher.validation import trained_samples
 
 if TYPE_CHECKING:
     from launcher.config import Resolved
@@ -39,6 +41,7 @@ def dry_run(
     text = config_text(plugins, config)
     start = Start.of(plugins, config.train.output_dir, text, resumed, console)
     check(config, plugins, is_continued=start.is_in_place)
+    push.rehearse(plugins, config, console)
     dataset = hook.build_dataset(config=config, dist=dist)
     schedule = new_schedule(config, dataset, dist)
     start.note(**resume.notes(plugins.recipe, config.train.seed, dist, schedule.global_batch))
@@ -64,13 +67,15 @@ def _summary(
         for text in _not_the_recipe(info, plugins.recipe):
             yield label, f"{info.name:<20} {text}"
             label = ""
-    yield "data set", f"{samples} samples"
+    trained = trained_samples(config, samples)
+    held_out = f", of which {samples - trained} are held out" if trained < samples else ""
+    yield "data set", f"{samples} samples{held_out}"
     yield (
         "batch",
         f"{schedule.global_batch} samples a step: train_batch_size {train.train_batch_size}, "
         f"gradient_accumulation_steps {train.gradient_accumulation_steps}",
     )
-    epochs = schedule.total_steps * schedule.global_batch / samples
+    epochs = schedule.total_steps * schedule.global_batch / trained
     yield "steps", f"{schedule.total_steps}, which is {epochs:.3g} epochs"
     yield "precision", config.precision.mixed_precision
     yield "device", f"{config.runtime.device} (not looked for)"

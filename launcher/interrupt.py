@@ -160,6 +160,18 @@ def stoppable(while_compiling: Callable[[], str]) -> Iterator[Asked]:
 
 
 @contextmanager
+def leaving(saved: str) -> Iterator[None]:
+    """Let SIGINT and SIGTERM end the process on the spot: around the wait for a thread that cannot
+    be stopped and leaves nothing half-done.
+
+    Args:
+        saved: see `Interrupted`.
+    """
+    with _handlers(dict.fromkeys(_SIGNALS, lambda number, _: _leave(number, saved))):
+        yield
+
+
+@contextmanager
 def deferred() -> Iterator[None]:
     """Let the signals wait for the end of the block.
 

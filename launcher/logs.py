@@ -130,7 +130,7 @@ class Logs:
                 os.path.samestat(os.fstat(file.fileno()), os.stat(self._folder / name))
                 for name, file in self._files.items()
             )
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
 
     def close(self) -> None:

@@ -16,8 +16,10 @@ from launcher.interrupt import Asked, Interrupted, stoppable
 from launcher.plugin_checks import display_path
 from launcher.rundir import FolderGoneError, RunDir
 from launcher.schedule import Schedule
+from launcher.tracking import Trackers
 from launcher.training import device
 from launcher.training.errors import UserError, refuse
+from launcher.validation import Validator
 
 if TYPE_CHECKING:
     from launcher.training.precision.report import Report
@@ -28,6 +30,7 @@ class Loop:
     """The steps of a run.
 
     Attributes:
+        validator: looks at what is trained; None: nobody does.
         graphs: compiles what is not yet; None: nothing is compiled.
         report: looks at what is compiled.
         set_loss_scale: gives the loss another scale; None: it is not scaled.
@@ -43,6 +46,8 @@ class Loop:
     report: Report
     run_dir: RunDir
     saver: Saver
+    trackers: Trackers
+    validator: Validator | None
     console: Console
     set_loss_scale: Callable[[float], None] | None
     config_text: str
@@ -56,6 +61,8 @@ class Loop:
                 folder was removed; what could be saved is.
         """
         self._first = self.state.step
+        if self._first == 0:
+            self._validate_if_due()
         self._logs = self.run_dir.logs.sizes()  # as of the last step that is done
         self._left_out = 0
         state = self.state
@@ -70,9 +77,12 @@ class Loop:
                     progress.update(state.step, loss=output.loss, lr=state.learning_rate)
                     self.hook.on_step_end(state=state, output=output)
                     self._logs = self.run_dir.logs.sizes()
+                    self._validate_if_due()
                     self._save_if_due(asked)
                     if asked.stop is not None:
                         raise Interrupted(asked.stop, self._saved(self._save()))
+                if self.saver.is_due(state.step):  # another one was being written at the time
+                    self._save()
                 self.saver.wait()
         except FolderGoneError as error:
             raise UserError(self._rescue()) from error
@@ -88,7 +98,12 @@ class Loop:
         while True:
             started = time.perf_counter()
             output: StepOutput = self.hook.train_step(state=state, batch=batch)
-            self._record(batch, output, waited, waited + time.perf_counter() - started)
+            seconds = waited + time.perf_counter() - started
+            try:
+                self._record(batch, output, waited, seconds)
+            except FolderGoneError:
+                state.step += not output.skipped  # it is in the weights, which are still saved
+                raise
             if not output.skipped:
                 self._left_out = 0
                 return output
@@ -119,8 +134,8 @@ class Loop:
             refuse(self.report.problems(loss_scaling=self.config.precision.loss_scaling))
 
     def _record(self, batch: Batch, output: StepOutput, waited: float, seconds: float) -> None:
-        self.run_dir.write_metrics(
-            step=self.state.step + 1,
+        step = self.state.step + 1
+        figures: dict[str, Any] = dict(
             loss=output.loss,
             lr=self.state.learning_rate,
             grad_norm=output.grad_norm,
@@ -129,8 +144,22 @@ class Loop:
             samples_per_second=batch.samples / seconds,
             skipped=output.skipped,
             memory_bytes=device.memory_in_use(),
-            metrics=output.metrics,
         )
+        self.run_dir.write_metrics(step=step, **figures, metrics=output.metrics)
+        figures |= output.metrics
+        self.trackers.log(step, {f"train/{name}": value for name, value in figures.items()})
+
+    def _validate_if_due(self) -> None:
+        state = self.state
+        if self.validator is None or not self.validator.is_due(state.step, state.max_train_steps):
+            return
+        try:
+            self.validator.run(state)
+        except UserError as error:
+            if state.step == self._first:
+                raise
+            raise UserError(f"{error} Apart from that, {self._saved(self._save())}") from error
+        self._logs = self.run_dir.logs.sizes()
 
     def _save_if_due(self, asked: Asked) -> None:
         """Take a checkpoint if one is due or SIGUSR1 wants one, and none is being written."""
@@ -175,8 +204,8 @@ class Loop:
             )
         elif self._left_out > 1:
             what = (
-                f"step {state.step + 1} is the {self._left_out}th in a row without finite "
-                "gradients; that is precision.max_skipped_updates. "
+                f"{self._left_out} steps in a row have no finite gradients, up to step "
+                f"{state.step + 1}; that is precision.max_skipped_updates. "
             )
         fp16 = "precision.mixed_precision=bf16, whose range is float32's; " if tries > 1 else ""
         done = "" if path is None else f"The steps before it are saved in {display_path(path)}. "

@@ -15,20 +15,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hooks.types import Batch, Config, Dataset, Dist, Models, StepOutput, TrainState
-from launcher import child, resume
+from launcher import child, resume, tracking, validation
 from launcher.checkpointing import EMA, Contents, Saver
 from launcher.console import Console
 from launcher.encoding import Encoded, EncodingStage, child_task
 from launcher.feed import Feed, Graphs
+from launcher.hub import account, push
 from launcher.interrupt import deferred, interruptible
 from launcher.loop import Loop
 from launcher.parts import prepare_models, trainable_parameters
-from launcher.rundir import RunDir
+from launcher.rundir import RunDir, expand
 from launcher.rundir import problems as rundir_problems
 from launcher.schedule import Schedule
 from launcher.sections import precision_problems, skipping_problems
 from launcher.start import EXPORTED, Start
+from launcher.tracking import Occasion, Trackers
 from launcher.training.errors import UserError, refuse
+from launcher.validation import Validator
 
 if TYPE_CHECKING:
     from launcher.config import Resolved
@@ -59,11 +62,14 @@ def run(
     text = config_text(plugins, config)
     start = Start.of(plugins, config.train.output_dir, text, resumed, console)
     check(config, plugins, is_continued=start.is_in_place)
+    push.rehearse(plugins, config, console)
     device = choose_device(config)
     dataset = hook.build_dataset(config=config, dist=dist)
     schedule = new_schedule(config, dataset, dist)
     start.note(**resume.notes(plugins.recipe, config.train.seed, dist, schedule.global_batch))
     if start.is_over(schedule.total_steps):
+        if dist.is_main:
+            push.after_run(plugins, config, expand(config.train.output_dir), console)
         return
     with (
         start.open(dist) as run_dir,
@@ -104,6 +110,8 @@ def run(
             config, hook, networks, dataset, stage, encoded, schedule, dist, run_dir, console
         )
         training.run(start, text, provenance)
+    if dist.is_main:
+        push.after_run(plugins, config, run_dir.path, console)
 
 
 def _flags(command_line: list[str]) -> list[str]:
@@ -172,6 +180,7 @@ class Training:
             lambda key: self.stage.mend(encoded, key),
             console.headline,
         )
+        trackers = self._trackers(start.step, config_text, provenance["recipe"])
         saver = Saver(
             config.checkpoint,
             run_dir,
@@ -182,7 +191,7 @@ class Training:
             state.step,
             lambda path: hook.on_checkpoint(state=state, directory=path),
         )
-        with saver, feed:
+        with trackers, saver, feed:
             graphs = self._compile(state, step, ema, feed, report)
             hook.on_train_start(state=state)
             scaled = config.precision.loss_scaling
@@ -196,6 +205,8 @@ class Training:
                 report,
                 run_dir,
                 saver,
+                trackers,
+                self._validator(trackers),
                 console,
                 partial(setattr, step, "loss_scale") if scaled else None,
                 config_text,
@@ -208,6 +219,41 @@ class Training:
         hook.on_train_end(state=state)
         for file in files:
             console.result(str(file))
+
+    def _trackers(self, step: int, config_text: str, recipe: str) -> Trackers:
+        """The services that are told of the run, by one of its processes."""
+        import yaml
+
+        section, folder = self.config.tracking, self.run_dir.path
+        services = section.services if self.dist.is_main else []
+        occasion = Occasion(
+            folder=folder,
+            project=section.tracker_project_name or recipe,
+            name=section.tracker_run_name or folder.name,
+            run_id=tracking.run_id(folder) if services else "",
+            step=step,
+            offline=section.offline,
+            config=yaml.safe_load(config_text),
+        )
+        return Trackers(services, occasion, self.console.headline)
+
+    def _validator(self, trackers: Trackers) -> Validator | None:
+        """None: the run is not validated."""
+        config, console, encoded = self.config, self.console, self.encoded
+        if not config.validation.is_wanted:
+            return None
+        prepared = self.hook.build_validation(
+            config=config,
+            models=self.models,
+            dataset=self.dataset,
+            encodings=encoded.encodings,
+            cache=encoded.cache,
+            heldout=validation.held_out(config, self.dataset),
+        )
+        if config.runtime.mode == "graph" and hasattr(prepared, "compile"):
+            with console.compiling("the validation", "before the first step only"):
+                prepared.compile()
+        return Validator(config, self.hook, prepared, self.run_dir, trackers, console)
 
     def _compile(
         self, state: TrainState, step: TrainStep, ema: Ema | None, feed: Feed, report: Report
@@ -256,6 +302,9 @@ def check(config: Config, plugins: Plugins, *, is_continued: bool = False) -> No
     problems = [] if is_continued else rundir_problems(config.train.output_dir)
     problems += skipping_problems(config.precision, config.train)
     problems += stage_problems(plugins, config)
+    problems += validation.problems(config, plugins)
+    problems += tracking.not_installed(config.tracking.services)
+    problems += account.problems(config.hub, config.train.output_dir)
     problems += plugins.hook.check_config(config=config)
     if plugins.leaves_to_launcher("build_optimizer"):
         problems += precision_problems(config.precision, config.optimizer)
@@ -308,8 +357,10 @@ def prepare_networks(config: Config, hook: Any) -> Models:
 
 
 def new_schedule(config: Config, dataset: Dataset, dist: Dist) -> Schedule:
-    """The steps of a run over a data set."""
-    return Schedule(config.train, len(dataset), dist, getattr(dataset, "groups", None))
+    """The steps of a run over a data set, but for what is held out."""
+    samples = validation.trained_samples(config, len(dataset))
+    groups = getattr(dataset, "groups", None)
+    return Schedule(config.train, samples, dist, None if groups is None else groups[:samples])
 
 
 def build_state(
@@ -366,9 +417,11 @@ def build_state(
 
 def describe(state: TrainState, samples: int, schedule: Schedule) -> Iterator[str]:
     """Lines: on how much, for how long, in how many shapes."""
+    held_out = state.config.validation.heldout_samples
     yield (
         f"training for {state.max_train_steps} steps of {schedule.global_batch} samples, "
         f"{samples} samples in the data set"
+        + (f", of which {held_out} are held out" if held_out else "")
     )
     if schedule.shapes > 1:
         yield (

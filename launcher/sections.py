@@ -240,6 +240,82 @@ class CheckpointSection:
 
 
 @dataclass(frozen=True)
+class ValidationSection:
+    """`validation`: looking at what is being trained, while it is."""
+
+    validation_steps: int | None = option(
+        None, ge=1, help="steps between validations; null: none by count", resume="free"
+    )
+    at_start: bool = option(False, help="validate before the first step", resume="free")
+    at_end: bool = option(False, help="validate after the last step", resume="free")
+    heldout_samples: int = option(
+        0,
+        ge=0,
+        help="samples, the last ones of the data set, that are not trained on: validations tell "
+        "the loss on them",
+    )
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether there are validations."""
+        return self.validation_steps is not None or self.at_start or self.at_end
+
+    def problems(self) -> Iterable[str]:
+        """Samples that nobody looks at."""
+        if self.heldout_samples and not self.is_wanted:
+            yield (
+                f"validation.heldout_samples is {self.heldout_samples}, but there are no "
+                "validations: set validation.validation_steps, at_start or at_end"
+            )
+
+
+Service = Literal["tensorboard", "wandb", "swanlab"]
+
+
+@dataclass(frozen=True)
+class TrackingSection:
+    """`tracking`: services that show the run while it goes on."""
+
+    report_to: Service | list[Service] | None = option(
+        None,
+        help="services that are told of each step, beside metrics.jsonl: one, or a list",
+        resume="free",
+    )
+    tracker_project_name: str | None = option(
+        None, help="project at wandb and swanlab; null: the recipe's name", resume="free"
+    )
+    tracker_run_name: str | None = option(
+        None, help="name of the run there; null: that of its folder", resume="free"
+    )
+    offline: bool = option(
+        False,
+        help="wandb and swanlab keep everything in the run's folder, to be sent later",
+        resume="free",
+    )
+
+    @property
+    def services(self) -> list[Service]:
+        """Those of `report_to`."""
+        given = self.report_to
+        return list(given) if isinstance(given, list) else [given] if given else []
+
+    def problems(self) -> Iterable[str]:
+        """A service twice, and options that no service uses."""
+        services = self.services
+        for name in sorted({name for name in services if services.count(name) > 1}):
+            yield f"tracking.report_to names {name} more than once"
+        if {"wandb", "swanlab"} & set(services):
+            return
+        for option_name in ("tracker_project_name", "tracker_run_name", "offline"):
+            value = getattr(self, option_name)
+            if value:
+                yield (
+                    f"tracking.{option_name} is {str(value).lower() if value is True else value}, "
+                    "which only wandb and swanlab use; tracking.report_to names neither"
+                )
+
+
+@dataclass(frozen=True)
 class RuntimeSection:
     """`runtime`: device and execution mode."""
 
@@ -260,10 +336,37 @@ class RuntimeSection:
     )
 
 
+@dataclass(frozen=True)
+class HubSection:
+    """`hub`: sharing on the Hugging Face Hub, at the end of a run or by `launcher push`. The token
+    is huggingface_hub's own (`hf auth login` or HF_TOKEN)."""
+
+    push_to_hub: bool = option(
+        False,
+        help="upload the exported weights and a model card when the run is over",
+        resume="free",
+    )
+    hub_model_id: str | None = option(
+        None,
+        help="repository for the upload, NAME or OWNER/NAME, made if it does not exist; null: the "
+        "name of output_dir's folder. Also used by `launcher push`",
+        resume="free",
+    )
+    hub_private_repo: bool | None = option(
+        None,
+        help="whether a repository that the upload makes is private; null: as its owner has it by "
+        "default, mostly public. Also used by `launcher push`",
+        resume="free",
+    )
+
+
 SECTIONS: dict[str, type] = {
     "train": TrainSection,
     "precision": PrecisionSection,
     "optimizer": OptimizerSection,
     "checkpoint": CheckpointSection,
+    "validation": ValidationSection,
+    "tracking": TrackingSection,
     "runtime": RuntimeSection,
+    "hub": HubSection,
 }

@@ -2,8 +2,11 @@
 
 import json
 import re
+import shlex
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +21,21 @@ WEIGHTS = "controlnet/diffusion_pytorch_model.safetensors"
 NOISE = re.compile(r"warning|exception|traceback|none of pytorch|parakeet|newly initialized", re.I)
 
 
-def launch(*arguments):
-    return subprocess.run(
+def start(*arguments):
+    return subprocess.Popen(
         [sys.executable, "-m", "launcher", *arguments],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=600,
     )
+
+
+def launch(*arguments):
+    process = start(*arguments)
+    stdout, stderr = process.communicate(timeout=600)
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +59,8 @@ def run(folder):
     process = launch(
         *("--recipe", "flux_controlnet", "--config", "quickstart"),
         *(f"output_dir={output_dir}", f"max_train_steps={STEPS}", "lr_warmup_steps=2"),
-        *("max_train_samples=6", "max_sequence_length=64"),
+        *("max_train_samples=8", "max_sequence_length=64", "heldout_samples=2"),
+        *("checkpointing_steps=4", "ema_decay=0.9", "validation_steps=2", "at_start=true"),
         f"cache_dir={folder / 'cache'}",  # its own: what it encodes is looked at
     )
     assert process.returncode == 0, process.stderr
@@ -64,10 +74,11 @@ def metrics(output_dir):
 def test_a_normal_run_says_what_it_does_and_nothing_else(run):
     process, output_dir = run
     assert not NOISE.search(process.stderr), process.stderr
-    for line in ("encoded 19 inputs in", "compiled the training step in", f"step {STEPS}/{STEPS}"):
+    for line in ("encoded 25 inputs in", "compiled the training step in", f"step {STEPS}/{STEPS}"):
         assert line in process.stderr
     assert process.stdout.splitlines() == [
-        str(output_dir / "controlnet" / name)
+        str(output_dir / folder / name)
+        for folder in ("controlnet", "ema/controlnet")
         for name in ("config.json", "diffusion_pytorch_model.safetensors")
     ]
 
@@ -108,13 +119,95 @@ def test_exported_weights_are_a_trained_controlnet_in_diffusers_layout(run):
         assert np.any(weights[f"{name}.weight"]), name
 
 
-def test_its_config_repeats_it_bit_for_bit(run, folder):
+def assert_same_course(one, other):
+    """All but the times is equal, bit for bit."""
+
+    def figures(output_dir):
+        keys = ("step", "loss", "lr", "grad_norm", "skipped")
+        return [[line[key] for key in keys] for line in metrics(output_dir)]
+
+    assert figures(one) == figures(other)
+    log = "validation/figures.jsonl"
+    assert (one / log).read_bytes() == (other / log).read_bytes()
+    for name in (WEIGHTS, f"ema/{WEIGHTS}"):
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
+def test_its_held_out_samples_are_looked_at(run):
+    _, output_dir = run
+    lines = (output_dir / "validation" / "figures.jsonl").read_text().splitlines()
+    figures = [json.loads(line) for line in lines]
+    assert [line["step"] for line in figures] == [0, 2, 4, 6]
+    first, *_, last = figures
+    # A fresh ControlNet does nothing, and the base model stays as it is.
+    assert first["loss"] == first["loss_without_control"] == first["loss_shuffled_control"]
+    assert first["residual_norm"] == 0 < last["residual_norm"]
+    assert {line["loss_without_control"] for line in figures} == {first["loss"]}
+    assert last["loss"] < first["loss"]
+
+
+def test_its_averaged_weights_are_others(run):
+    _, output_dir = run
+    last, averaged = (load_file(output_dir / name) for name in (WEIGHTS, f"ema/{WEIGHTS}"))
+    assert last.keys() == averaged.keys()
+    name = "controlnet_blocks.0.weight"
+    assert 0 < np.linalg.norm(averaged[name]) < np.linalg.norm(last[name])
+
+
+def test_its_config_repeats_it_bit_for_bit_with_an_interruption(run, folder):
     _, first = run
     again = folder / "again"
-    process = launch("--config", str(first / "config.yaml"), f"output_dir={again}")
+    process = start("--config", str(first / "config.yaml"), f"output_dir={again}")
+    log = again / "metrics.jsonl"
+    while process.poll() is None and not (log.exists() and log.stat().st_size):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=600)
+    assert process.returncode == 143, stderr
+    last = stderr.splitlines()[-1]
+    (command,) = re.findall(r"To go on: `launcher (.*)`", last)
+    assert not NOISE.search(stderr), stderr
+    done = len(metrics(again))
+    assert 0 < done < STEPS, "the signal came too late for this test"
+    assert f"checkpoint-{done}" in last
+
+    process = launch(*shlex.split(command))
     assert process.returncode == 0, process.stderr
-    assert [m["loss"] for m in metrics(again)] == [m["loss"] for m in metrics(first)]
-    assert (again / WEIGHTS).read_bytes() == (first / WEIGHTS).read_bytes()
+    assert re.search(r"loaded (\d+) of \1 tensors", process.stderr)
+    assert not NOISE.search(process.stderr), process.stderr
+    assert_same_course(first, again)
+    provenance = json.loads((again / "provenance.json").read_text())
+    assert provenance["command_line"] == shlex.split(command)
+    assert (again / "provenance-1.json").exists()
+
+
+def test_a_checkpoint_goes_on_in_another_folder(run, folder):
+    _, first = run
+    branch = folder / "branch"
+    process = launch("--resume", str(first / "checkpoint-4"), f"output_dir={branch}")
+    assert process.returncode == 0, process.stderr
+    assert_same_course(first, branch)
+    # A checkpoint can be used by itself.
+    exported = load_file(first / "checkpoint-4" / WEIGHTS)
+    assert exported.keys() == load_file(first / WEIGHTS).keys()
+
+
+def test_a_run_that_is_complete_says_so(run):
+    _, first = run
+    before = {path: path.stat().st_mtime_ns for path in first.rglob("*")}
+    process = launch("--resume", str(first))
+    assert process.returncode == 0, process.stderr
+    assert f"is complete: {STEPS} steps" in process.stderr
+    assert process.stdout == run[0].stdout
+    assert {path: path.stat().st_mtime_ns for path in first.rglob("*")} == before
+
+
+def test_a_run_is_not_continued_with_another_architecture(run):
+    _, first = run
+    process = launch("--resume", str(first), "num_double_layers=1", "max_train_steps=9")
+    assert process.returncode == 2
+    assert "model.num_double_layers was 2 and is 1" in process.stderr
+    assert "Traceback" not in process.stderr
 
 
 def test_the_readmes_variant_trains_only_the_new_layers(run, folder, readme_variant):

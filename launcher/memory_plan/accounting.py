@@ -95,6 +95,7 @@ class Memory:
         optimizer: its state.
         activations: what the backward pass needs of the forward pass, an estimate; None: unknown.
         encoders: those of the first stage, where they are kept.
+        averages: the moving average of what is trained, in float32.
     """
 
     parameters: float
@@ -103,19 +104,21 @@ class Memory:
     optimizer: float
     activations: float | None = None
     encoders: float = 0
+    averages: float = 0
 
     @property
     def total(self) -> float:
         """All of it, as far as it is known."""
         known = (
-            self.parameters, self.copies, self.gradients, self.optimizer, self.encoders
+            self.parameters, self.copies, self.gradients, self.optimizer, self.encoders,
+            self.averages,
         )  # fmt: skip
         return sum(known) + (self.activations or 0)
 
     def divided(self, stage: int, devices: int) -> Memory:
         """What is left on each device with a stage of ZeRO.
 
-        Activations and encoders are not divided.
+        Activations, encoders and averages are not divided.
 
         In stage 3 the frozen parameters are divided too, as MindONE's implementation does.
         """
@@ -138,6 +141,7 @@ def training_memory(
     accumulation_steps: int = 1,
     activations: float | None = None,
     encoders: float = 0,
+    averaged: bool = False,
 ) -> Memory:
     """What a training step takes on one device by itself.
 
@@ -147,6 +151,7 @@ def training_memory(
         accumulation_steps: micro-batches per update.
         activations: their estimate.
         encoders: bytes of the encoders, where they are kept.
+        averaged: whether there is a moving average of what is trained.
     """
     weights = list(weights)
     trained = [weight for weight in weights if weight.trained]
@@ -164,6 +169,7 @@ def training_memory(
         optimizer=sum(map(state, trained)),
         activations=activations,
         encoders=encoders,
+        averages=sum(weight.size * _FLOAT32 for weight in trained) if averaged else 0,
     )
 
 

@@ -178,6 +178,7 @@ def _memory(
         accumulation_steps=config.train.gradient_accumulation_steps,
         activations=_activations(seen.estimate, checkpointing),
         encoders=_total(seen.encoders) if _released(config) == "keep" else 0,
+        averaged=config.train.ema_decay is not None,
     )
 
 
@@ -328,6 +329,9 @@ def _smaller_steps(plan: Plan, survey: Survey, config: Config, seen: Seen) -> It
     yield from smaller
     if not smaller:  # the sums of the gradients take more than activations give back
         config, seen = before
+    if config.train.ema_decay is not None:
+        config = _with(config, train={"ema_decay": None})
+        yield from change("train.ema_decay=null: no moving average")
     if not survey.plugins.leaves_to_launcher("build_optimizer"):
         return
     if config.precision.trainable_params == "fp32":

@@ -66,6 +66,8 @@ def _train(plan: Plan) -> Iterator[str]:
         memory.activations,
         estimated=True,
     )
+    if memory.averages:
+        yield _row(plan, "  the moving average of what is trained", memory.averages)
     if memory.encoders:
         yield _row(plan, "  the encoders, which are kept", memory.encoders)
     yield _row(plan, "  in all", memory.total, estimated=True, verdict=True)

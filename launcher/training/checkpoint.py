@@ -80,6 +80,7 @@ def write(
     tensors: Mapping[str, np.ndarray[Any, Any]],
     about: Mapping[str, Any],
     add: Callable[[Path], object] = lambda folder: None,
+    between: Callable[[], object] | None = None,
 ) -> Path:
     """Write a checkpoint; one of the same step is replaced.
 
@@ -89,6 +90,7 @@ def write(
         tensors: arrays by name. bfloat16 as `ml_dtypes` has it, or MindSpore.
         about: what JSON can hold.
         add: puts further files into the folder that it is given.
+        between: called after every tensor, and after every megabyte that is read again.
 
     Returns:
         The checkpoint's folder.
@@ -96,12 +98,18 @@ def write(
     target = path_of(output_dir, step)
     with atomic.folder(target, replace=True) as work:
         infos = {name: TensorInfo(_format_name(a), a.shape) for name, a in tensors.items()}
-        safetensors_files.write(work / STATE, infos, tensors.__getitem__)
+
+        def data_of(name: str) -> np.ndarray[Any, Any]:
+            if between is not None:
+                between()
+            return tensors[name]
+
+        safetensors_files.write(work / STATE, infos, data_of)
         add(work)
         files = {
             str(path.relative_to(work)): {
                 "size": path.stat().st_size,
-                "sha256": digests.of_file(path).hex(),
+                "sha256": digests.of_file(path, between).hex(),
             }
             for path in sorted(work.rglob("*"))
             if path.is_file()

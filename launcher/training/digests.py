@@ -62,14 +62,20 @@ def remembered(memory: Path | None, subject: str) -> Iterator[Digest]:
         _write(file, known)
 
 
-def of_file(path: str | os.PathLike[str]) -> bytes:
-    """The digest of a file's bytes, read now."""
+def of_file(path: str | os.PathLike[str], between: Callable[[], object] | None = None) -> bytes:
+    """The digest of a file's bytes, read now.
+
+    Args:
+        between: called after each megabyte.
+    """
     # hashlib.file_digest is Python 3.11's.
     value, buffer = hashlib.sha256(), bytearray(1 << 20)
     view = memoryview(buffer)
     with open(path, "rb") as file:
         while count := file.readinto(buffer):
             value.update(view[:count])
+            if between is not None:
+                between()
     return value.digest()
 
 

@@ -198,6 +198,10 @@ def _read_json(path: Path) -> tuple[dict[str, Any], int, int]:
         raise UserError(f"{path} is damaged: its header is not a JSON object. {_AGAIN}") from None
 
 
+#: Bytes. A large file is brought to the disk bit by bit, not all of it when it is complete.
+_SYNCED_EVERY = 16 << 20
+
+
 def write(
     path: str | os.PathLike[str],
     tensors: Mapping[str, TensorInfo],
@@ -216,11 +220,17 @@ def write(
     """
     with open(path, "wb") as file:
         file.write(header_bytes(tensors, metadata))
+        unsynced = 0
         for name, info in tensors.items():
             array = data_of(name)
             assert array.shape == info.shape, (name, array.shape, info)
             assert array.dtype.itemsize == _BYTES[info.dtype], (name, array.dtype, info)
             file.write(_raw(array))
+            unsynced += array.nbytes
+            if unsynced >= _SYNCED_EVERY:
+                file.flush()
+                os.fdatasync(file.fileno())
+                unsynced = 0
         file.flush()
         os.fsync(file.fileno())
 

@@ -12,7 +12,9 @@ from launcher.verbs.hooks import hooks
 from launcher.verbs.plan import plan
 from launcher.verbs.precision import precision
 from launcher.verbs.precompute import precompute
+from launcher.verbs.push import push
 from launcher.verbs.recipes import recipes
+from launcher.verbs.report import report
 from launcher.verbs.run import run
 
 VERBS: dict[str, Callable[[list[str]], None]] = {
@@ -25,5 +27,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "plan": plan,
     "data": data,
     "cache": cache,
+    "push": push,
+    "report": report,
     "cp": cp,
 }

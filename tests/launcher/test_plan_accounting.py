@@ -44,6 +44,13 @@ def test_a_step():
     assert memory.total == 138 + 40 + 118 + 264 + 1000
 
 
+def test_a_moving_average_is_float32_of_what_is_trained_and_is_not_divided():
+    one, two = (training_memory(WEIGHTS, two_moments, averaged=value) for value in (False, True))
+    assert two.averages == 33 * 4
+    assert two.total - one.total == 33 * 4
+    assert two.divided(3, 8).averages == 33 * 4
+
+
 def test_accumulated_gradients_are_float32_and_come_on_top():
     one, two = (
         training_memory(WEIGHTS, two_moments, accumulation_steps=n).gradients for n in (1, 2)

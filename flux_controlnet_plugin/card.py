@@ -1,0 +1,69 @@
+"""What the model card of a ControlNet says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flux_common.card import description
+from flux_common.controlnet_folder import EXPORT_FOLDER
+from launcher.training.markdown import code
+from launcher.training.private import public_name
+
+_USAGE = """\
+import torch
+from diffusers import FluxControlNetModel, FluxControlNetPipeline
+from diffusers.utils import load_image
+
+controlnet = FluxControlNetModel.from_pretrained(
+    {model_id!r}, subfolder={folder!r}, torch_dtype=torch.bfloat16
+)
+pipeline = FluxControlNetPipeline.from_pretrained(
+    {base!r}, controlnet=controlnet, torch_dtype=torch.bfloat16
+).to("cuda")
+image = pipeline(
+    "what the picture shows",
+    control_image=load_image("control.png"),
+    height={height},
+    width={width},
+    controlnet_conditioning_scale=1.0,
+    guidance_scale={guidance_scale},
+    num_inference_steps=28,
+).images[0]
+image.save("image.png")
+"""
+
+_MADE = {
+    "canny": "edges, which OpenCV's Canny filter finds in the picture",
+    "gray": "the picture in shades of grey",
+    "blur": "the picture, blurred",
+}
+
+
+def describe(config: Any, model_id: str) -> dict[str, Any]:
+    """The arguments of `hooks.types.ModelDescription`."""
+    model, data = config.model, config.data
+    height, width = data.sizes[0]
+    made = _MADE.get(data.conditioning or "", "an image that lines up with the picture")
+    origin = (
+        f"It has {model.num_double_layers} double-stream and {model.num_single_layers} "
+        "single-stream blocks, made from those of the base model."
+    )
+    if model.controlnet_model_name_or_path is not None:
+        name = code(public_name(model.controlnet_model_name_or_path))
+        origin = f"The training went on from the ControlNet {name}."
+    return description(
+        config,
+        kind="A ControlNet",
+        tags=("controlnet",),
+        dataset={name: getattr(data, name) for name in data.sources},
+        details=f"The control image is {made}. {origin}",
+        usage=_USAGE.format(
+            base=public_name(model.pretrained_model_name_or_path),
+            model_id=model_id,
+            folder=EXPORT_FOLDER,
+            height=height,
+            width=width,
+            guidance_scale=config.loss.guidance_scale,
+        ),
+        inference=True,
+    )

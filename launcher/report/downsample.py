@@ -1,0 +1,104 @@
+"""A hundred thousand points as some hundred, without losing what stands out."""
+
+from __future__ import annotations
+
+import numpy as np
+
+#: A line of fewer steps is not smoothed.
+_FEWEST = 30
+
+
+def buckets(x: np.ndarray, count: int, low: float, high: float) -> np.ndarray:
+    """The bucket of each position: whole numbers from 0 to count - 1.
+
+    Args:
+        x: (N,) positions within [low, high].
+    """
+    if high <= low:
+        return np.zeros(len(x), np.int64)
+    return np.minimum(((x - low) / (high - low) * count).astype(np.int64), count - 1)
+
+
+def extremes(
+    x: np.ndarray, y: np.ndarray, count: int, low: float, high: float
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The smallest and the largest value in each bucket, and the first and the last of all.
+
+    Args:
+        x: (N,) positions, rising, within [low, high].
+        y: (N,) values. One that is not finite is not drawn: where there is nothing else between two
+            points, the line is interrupted.
+        count: number of buckets.
+
+    Returns:
+        The pieces of the line, each as positions and values in the order of `x`.
+    """
+    finite = np.flatnonzero(np.isfinite(y))
+    if not len(finite):
+        return []
+    values, bucket = y[finite], buckets(x[finite], count, low, high)
+    order = np.lexsort((values, bucket))  # by bucket, and in it by value
+    ends = np.flatnonzero(np.diff(bucket[order], append=-1))
+    starts = np.r_[0, ends[:-1] + 1]
+    kept = np.unique(np.r_[0, order[starts], order[ends], len(finite) - 1])
+    rows = finite[kept]
+    # Between two points that are drawn were only values that are not finite: as many rows as
+    # are missing, and no finite one.
+    is_gap = (np.diff(kept) == 1) & (np.diff(rows) > 1)
+    pieces = np.split(rows, np.flatnonzero(is_gap) + 1)
+    return [(x[piece], y[piece]) for piece in pieces]
+
+
+def window(count: int) -> int:
+    """Over how many values a line of so many is smoothed; an odd number, 1: it is not."""
+    return 1 if count < _FEWEST else max(5, count // 50) // 2 * 2 + 1
+
+
+def smoothed(
+    x: np.ndarray, y: np.ndarray, width: int, count: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The mean of the finite values around some of the points, evenly spread.
+
+    Each mean is taken of its values alone. A running sum would be faster, and one value of 1e20
+    would spoil all that come after it.
+
+    Args:
+        x, y: (N,) as for `extremes`.
+        width: number of values in a mean, odd; fewer at both ends.
+        count: of points, at most.
+
+    Returns:
+        One piece, or none.
+    """
+    finite = np.isfinite(y)
+    if not finite.any():
+        return []
+    x, y = x[finite], y[finite]
+    at = np.unique(np.linspace(0, len(y) - 1, min(count, len(y))).round().astype(np.int64))
+    half = width // 2
+    means = np.array([y[max(0, i - half) : i + half + 1].mean() for i in at])
+    return [(x[at], means)]
+
+
+def summaries(
+    x: np.ndarray, y: np.ndarray, count: int, low: float, high: float
+) -> list[tuple[float, float, float, float, float]]:
+    """(first position, last position, mean, smallest, largest) of the finite values in each bucket
+    that has any."""
+    finite = np.isfinite(y)
+    x, y = x[finite], y[finite]
+    if not len(y):
+        return []
+    bucket = buckets(x, count, low, high)
+    starts = np.flatnonzero(np.diff(bucket, prepend=-1))
+    ends = np.r_[starts[1:], len(y)]
+    return [
+        (
+            float(x[a]),
+            float(x[b - 1]),
+            float(y[a:b].mean()),
+            float(y[a:b].min()),
+            float(y[a:b].max()),
+        )
+        for a, b in zip(starts, ends)
+    ]

@@ -1,0 +1,120 @@
+"""A run in a dozen figures, and in what two runs were not configured alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from launcher.report import formats
+from launcher.report.run import Run
+
+#: The final loss is the mean of so many steps at most: that of a single one says little.
+_LAST = 100
+
+#: Figures of a validation, in the order in which they are shown, and what they are called.
+VALIDATION = {
+    "loss": "with its control",
+    "loss_without_control": "without a control",
+    "loss_shuffled_control": "with another image's control",
+}
+
+
+def summary(run: Run) -> dict[str, str]:
+    """What the run has come to, as text by name. What is not known is left out. The time of a step
+    and the samples per second are medians."""
+    steps = run.steps
+    done = int(steps.step[-1]) if len(steps) else 0
+    planned = run.config.get("train", {}).get("max_train_steps")
+    found = {"steps": f"{done:,} of {planned:,}" if isinstance(planned, int) else f"{done:,}"}
+    found["state"] = "finished" if run.exported is not None else "not finished"
+    loss = steps.finite("loss")
+    if len(loss):
+        last = loss[-_LAST:]
+        name = f"loss, last {len(last)} steps" if len(last) > 1 else "loss"
+        found[name] = formats.number(float(last.mean()))
+    found |= _of_validations(run)
+    times = steps.finite("step_seconds")
+    if len(times):
+        found["time of a step"] = formats.seconds(float(np.median(times)))
+        found["time of all steps"] = formats.seconds(float(times.sum()))
+    rate = steps.finite("samples_per_second")
+    if len(rate):
+        found["samples per second"] = formats.number(float(np.median(rate)), 3)
+    waited = steps.finite("stall_share")
+    if len(times) and len(times) == len(waited) and times.sum():
+        found["waited for data"] = formats.share(float((times * waited).sum() / times.sum()))
+    memory = steps.finite("memory_bytes")
+    if len(memory):
+        found["memory, most"] = formats.size(float(memory.max()))
+    skipped = int(steps.finite("skipped").sum())
+    if skipped:
+        found["updates skipped"] = f"{skipped:,}"
+    return found
+
+
+def _of_validations(run: Run) -> dict[str, str]:
+    found = {}
+    held_out = run.validations.finite("loss")
+    if len(held_out):
+        found["validation loss"] = formats.number(float(held_out[-1]))
+    gap = control_gap(run)[1]
+    if len(gap):
+        found["control gap"] = formats.number(float(gap[-1]))
+    norm = run.validations.finite("residual_norm")
+    if len(norm):
+        found["residual norm"] = formats.number(float(norm[-1]), 3)
+    return found
+
+
+def control_gap(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """Steps, and by how much the loss is larger without the control than with it."""
+    lines = run.validations
+    if not {"loss", "loss_without_control"} <= lines.columns.keys():
+        return np.empty(0), np.empty(0)
+    gap = lines.columns["loss_without_control"] - lines.columns["loss"]
+    known = np.isfinite(gap)
+    return lines.step[known], gap[known]
+
+
+def options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a configuration as `section.name`, others as they are."""
+    flat: dict[str, Any] = {}
+    for section, values in config.items():
+        if isinstance(values, dict):
+            flat |= {f"{section}.{name}": value for name, value in values.items()}
+        else:
+            flat[section] = values
+    return flat
+
+
+def differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Options that are not the same in all runs, each with its value in every run. An option that
+    a run does not have is `MISSING` there."""
+    flat = [options(config) for config in configs]
+    names = dict.fromkeys(name for one in flat for name in one)
+    found = {name: [one.get(name, MISSING) for one in flat] for name in names}
+    return {n: values for n, values in found.items() if any(v != values[0] for v in values)}
+
+
+class _Missing:
+    """In place of a value that a configuration does not have."""
+
+
+MISSING = _Missing()
+
+
+def written(value: Any) -> str:
+    """An option's value as YAML has it."""
+    if value is MISSING:
+        return "(no such option)"
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, dict)):
+        import json
+
+        return json.dumps(value, ensure_ascii=False)
+    return str(value) if value != "" else "''"

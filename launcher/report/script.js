@@ -1,0 +1,71 @@
+// Values under the pointer, or at the place that the arrow keys go to. The page is complete
+// without it.
+"use strict";
+for (const figure of document.querySelectorAll("figure.chart")) {
+  const block = figure.querySelector("script");
+  if (!block) continue;
+  const data = JSON.parse(block.textContent);
+  const area = figure.querySelector(".area");
+  const read = figure.querySelector(".read");
+  const mark = area.appendChild(document.createElement("div"));
+  mark.className = "at";
+  mark.hidden = true;
+  const count = (value) => value.toLocaleString("en");
+  const write = (value) => {
+    const short = (number) =>
+      number !== 0 && (Math.abs(number) < 1e-3 || Math.abs(number) >= 1e6)
+        ? number.toExponential(2)
+        : String(Number(number.toPrecision(4)));
+    if (data.unit === "share") return short(100 * value) + " %";
+    if (data.unit === "seconds") return value < 1 ? short(1000 * value) + " ms" : short(value) + " s";
+    if (data.unit === "bytes") {
+      const power = Math.min(4, Math.max(0, Math.floor(Math.log10(value || 1) / 3)));
+      return short(value / 1000 ** power) + " " + ["B", "kB", "MB", "GB", "TB"][power];
+    }
+    return short(value);
+  };
+  const nearest = (spots, step) =>
+    spots.reduce((a, b) =>
+      Math.abs((b[0] + b[1]) / 2 - step) < Math.abs((a[0] + a[1]) / 2 - step) ? b : a);
+  const lines = data.lines.filter((line) => line.spots.length);
+  if (!lines.length) continue;
+  let at = data.high;
+  const show = (step) => {
+    at = Math.min(data.high, Math.max(data.low, step));
+    mark.hidden = false;
+    mark.style.left = (100 * (at - data.low)) / (data.high - data.low) + "%";
+    read.replaceChildren();
+    for (const line of lines) {
+      const [first, last, mean, low, high] = nearest(line.spots, at);
+      const name = lines.length > 1 ? line.label + ", " : "";
+      const steps = first === last ? "step " + count(first) : "steps " + count(first) + " to " + count(last);
+      const value = document.createElement("b");
+      value.textContent = write(mean);
+      const range = low === high ? "" : " (mean; " + write(low) + " to " + write(high) + ")";
+      const row = document.createElement("div");
+      row.append(name + steps + ": ", value, range);
+      read.append(row);
+    }
+  };
+  const hide = () => {
+    mark.hidden = true;
+    read.replaceChildren();
+  };
+  area.tabIndex = 0;
+  area.setAttribute("aria-label", "values: arrow keys move along the steps");
+  area.setAttribute("role", "group");
+  area.addEventListener("pointermove", (event) => {
+    const box = area.getBoundingClientRect();
+    show(data.low + ((event.clientX - box.left) / box.width) * (data.high - data.low));
+  });
+  area.addEventListener("pointerleave", hide);
+  area.addEventListener("blur", hide);
+  area.addEventListener("keydown", (event) => {
+    const stride = (data.high - data.low) / 60;
+    const to = { ArrowLeft: at - stride, ArrowRight: at + stride, Home: data.low, End: data.high };
+    if (event.key === "Escape") hide();
+    if (!(event.key in to)) return;
+    event.preventDefault();
+    show(to[event.key]);
+  });
+}

@@ -1,0 +1,184 @@
+"""Services that show a run while it goes on, beside the files that it writes.
+
+`metrics.jsonl` has everything whatever a service does: one that fails is left out, and the run goes
+on. Each client hands what it is given to a process or thread of its own, so no step waits for a
+disk or a network.
+
+Importing this module imports none of them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+from launcher.training import atomic
+
+#: The file in a run's folder.
+ID = "tracking-id.txt"
+#: SwanLab takes ids of no other length.
+_LENGTH = 21
+#: What is imported for each service, and what is installed to have it.
+PACKAGES: Mapping[str, tuple[str, str]] = {
+    "tensorboard": ("tensorboardX", "tensorboardX"),
+    "wandb": ("wandb", "wandb"),
+    "swanlab": ("swanlab", "swanlab"),
+}
+
+
+@dataclass(frozen=True)
+class Occasion:
+    """What a service is told of the run when it begins, or goes on.
+
+    Attributes:
+        folder: of the run.
+        project: what runs of a kind are kept under.
+        name: of the run.
+        run_id: the run is known by it; the same when it is continued.
+        step: steps that are done; those after it may have been told of before.
+        offline: keep everything on the disk, to be sent later.
+        config: the configuration, as plain values.
+    """
+
+    folder: Path
+    project: str
+    name: str
+    run_id: str
+    step: int
+    offline: bool
+    config: Mapping[str, Any]
+
+
+def run_id(folder: Path) -> str:
+    """What the run in a folder is known by at the services. A run that goes on in another folder is
+    another one there."""
+    path = folder / ID
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        identity = secrets.token_hex(_LENGTH)[:_LENGTH]
+        atomic.write_text(path, f"{identity}\n")
+        return identity
+
+
+class Tracker(Protocol):
+    """The run at one service."""
+
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        """Figures by name, such as `train/loss`, after so many steps. All are finite."""
+
+    def images(self, step: int, images: Mapping[str, Path]) -> None:
+        """Image files by name."""
+
+    def close(self, failed: bool) -> None:
+        """Nothing more comes."""
+
+
+def not_installed(names: Iterable[str]) -> list[str]:
+    """A sentence for each service whose package is missing."""
+    return [
+        f"tracking.report_to names {name}, and the package {PACKAGES[name][0]} is not installed. "
+        f"`pip install {PACKAGES[name][1]}`, or leave it out."
+        for name in names
+        if importlib.util.find_spec(PACKAGES[name][0]) is None
+    ]
+
+
+def opener(name: str) -> Callable[[Occasion], Tracker]:
+    """What opens the run at a service."""
+    if name == "tensorboard":
+        from launcher.tracking.tensorboard import TensorBoard
+
+        return TensorBoard
+    if name == "wandb":
+        from launcher.tracking.weights_and_biases import WeightsAndBiases
+
+        return WeightsAndBiases
+    from launcher.tracking.swanlab import SwanLab
+
+    return SwanLab
+
+
+class Trackers:
+    """The services of a run. To be used in a `with` block.
+
+    Args:
+        names: keys of `PACKAGES`.
+        occasion: what they are told.
+        say: shows the user a line.
+        open_at: what opens the run at a service, by its name.
+    """
+
+    def __init__(
+        self,
+        names: Iterable[str],
+        occasion: Occasion,
+        say: Callable[[str], object],
+        open_at: Callable[[str], Callable[[Occasion], Tracker]] = opener,
+    ) -> None:
+        self._names = list(names)
+        self._occasion = occasion
+        self._say = say
+        self._open_at = open_at
+        self._open: dict[str, Tracker] = {}
+
+    def log(self, step: int, figures: Mapping[str, Any]) -> None:
+        """Tell all services.
+
+        Args:
+            step: steps that are done.
+            figures: numbers by name. Those that are not finite are left out, which the services
+                draw as they like or refuse; `metrics.jsonl` has null.
+        """
+        finite = {name: float(value) for name, value in figures.items() if math.isfinite(value)}
+        for name in list(self._open):
+            self._try(name, lambda tracker: tracker.log(step, finite))
+
+    def images(self, step: int, images: Mapping[str, Path]) -> None:
+        """Show images at all services.
+
+        Args:
+            step: steps that are done.
+            images: files by name.
+        """
+        for name in list(self._open):
+            self._try(name, lambda tracker: tracker.images(step, images))
+
+    def __enter__(self) -> Trackers:
+        for name in self._names:
+            try:
+                self._open[name] = self._open_at(name)(self._occasion)
+            except Exception as error:
+                self._give_up(name, error)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for name in list(self._open):
+            self._try(name, lambda tracker: tracker.close(failed=kind is not None))
+        self._open.clear()
+
+    def _try(self, name: str, call: Callable[[Tracker], None]) -> None:
+        # Whatever another's service raises is not worth a run.
+        try:
+            call(self._open[name])
+        except Exception as error:
+            del self._open[name]
+            self._give_up(name, error)
+
+    def _give_up(self, name: str, error: Exception) -> None:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        self._say(
+            f"warning: {name} failed and is left out from here on ({type(error).__name__}: "
+            f"{reason}). Training goes on; metrics.jsonl has everything"
+        )

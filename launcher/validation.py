@@ -1,0 +1,102 @@
+"""Looking at what is being trained, while it is: when, and where the results go."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hooks.types import Config, Dataset, TrainState, Validation
+from launcher.console import Console
+from launcher.logs import FIGURES
+from launcher.rundir import RunDir
+from launcher.tracking import Trackers
+from launcher.training.errors import UserError
+
+if TYPE_CHECKING:
+    from launcher.plugins import Plugins
+
+
+def problems(config: Config, plugins: Plugins) -> list[str]:
+    """Why the run cannot be validated as asked for; empty if it can."""
+    if config.validation.is_wanted and plugins.leaves_to_launcher("validate"):
+        return [
+            f"the section validation asks for validations, but the recipe {plugins.recipe} has "
+            "none: neither it nor a variant answers the hook validate."
+        ]
+    return []
+
+
+def trained_samples(config: Config, samples: int) -> int:
+    """How many of the samples are trained on: all but the last `validation.heldout_samples`.
+
+    Raises:
+        UserError: none is left.
+    """
+    held_out: int = config.validation.heldout_samples
+    if held_out >= samples:
+        raise UserError(
+            f"validation.heldout_samples is {held_out}, and the data set has {samples} samples: "
+            "none is left to train on. Hold out fewer."
+        )
+    return samples - held_out
+
+
+def held_out(config: Config, dataset: Dataset) -> range:
+    """The numbers of the samples that are not trained on."""
+    return range(trained_samples(config, len(dataset)), len(dataset))
+
+
+class Validator:
+    """Calls the hook `validate` when it is due, and passes on what it finds.
+
+    Args:
+        config: the resolved configuration.
+        hook: calls the hooks.
+        prepared: what `build_validation` returned.
+        run_dir: has the log of the figures.
+        trackers: are told of them.
+        console: shows them.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        hook: Any,
+        prepared: Any,
+        run_dir: RunDir,
+        trackers: Trackers,
+        console: Console,
+    ) -> None:
+        self._section = config.validation
+        self._config = config
+        self._hook = hook
+        self._prepared = prepared
+        self._run_dir = run_dir
+        self._trackers = trackers
+        self._console = console
+
+    def is_due(self, step: int, total: int) -> bool:
+        """Whether to look when so many steps are done, of so many."""
+        section = self._section
+        if step == 0:
+            return bool(section.at_start)
+        if step == total and section.at_end:
+            return True
+        return section.validation_steps is not None and step % section.validation_steps == 0
+
+    def run(self, state: TrainState) -> None:
+        """Look now.
+
+        Raises:
+            UserError: what the recipe says is wrong.
+        """
+        found: Validation = self._hook.validate(
+            config=self._config, models=state.models, state=state, prepared=self._prepared
+        )
+        if found.figures:
+            self._run_dir.append(FIGURES, {"step": state.step, **found.figures})
+            figures = {f"validation/{name}": value for name, value in found.figures.items()}
+            self._trackers.log(state.step, figures)
+        if found.images:
+            self._trackers.images(state.step, found.images)
+        summary = found.summary or ", ".join(f"{k} {v:.4g}" for k, v in found.figures.items())
+        self._console.headline(f"validation after step {state.step}: {summary}")

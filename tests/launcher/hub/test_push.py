@@ -1,0 +1,304 @@
+"""`launcher push`, against a stand-in for the hub."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+LAUNCHER = [sys.executable, "-m", "launcher"]
+
+
+def metadata(card):
+    head = card.removeprefix("---\n").partition("\n---\n")[0]
+    return yaml.safe_load(head)
+
+
+def test_what_arrives_is_what_was_exported(launch, hub, make_run, files_of):
+    run = make_run()
+    before = files_of(run)
+    code, out, err = launch("push", run)
+    assert (code, out) == (0, f"{hub.url}/user/first\n"), err
+    arrived = hub.files("user/first")
+    exported = json.loads((run / "exported.json").read_text())["files"]
+    for name in [*exported, "validation/grid.png", "precision.json"]:
+        assert arrived[name] == before[name], name
+    assert arrived["README.md"] == (run / "README.md").read_bytes()
+    assert len(hub.repositories["user/first"]["commits"]) == 1
+    assert set(arrived) == {
+        *exported, "validation/grid.png", "precision.json", "README.md", "config.yaml",
+        "provenance.json",
+    }  # fmt: skip
+    after = files_of(run)
+    assert after.pop("README.md")
+    assert after == before
+
+
+def test_what_is_private_stays_here(launch, hub, make_run, tmp_path):
+    run = make_run()
+    assert launch("push", run)[0] == 0
+    for name, content in hub.files("user/first").items():
+        for secret in (str(tmp_path), "acme", "secret-cache", hub.token, "private.yaml"):
+            assert secret.encode() not in content, (name, secret)
+    config = yaml.safe_load(hub.files("user/first")["config.yaml"])
+    assert config["data"]["dataset_name"] == "photos"
+    assert config["data"]["cache_dir"] is None
+    assert config["train"]["output_dir"] == "first"
+    assert config["model"]["pretrained_model_name_or_path"] == "black-forest-labs/FLUX.1-dev"
+    provenance = json.loads(hub.files("user/first")["provenance.json"])
+    assert provenance["packages"]["mindspore"] == "2.10.0"
+    assert provenance["plugins"] == [{"name": "v", "file": "v.py", "sha256": "ab"}]
+
+
+def test_the_card_tells_of_the_run(launch, hub, make_run):
+    assert launch("push", make_run(), "--model-id", "club/edges")[0] == 0
+    card = hub.files("club/edges")["README.md"].decode()
+    assert metadata(card) == {
+        "library_name": "diffusers",
+        "license": "other",
+        "license_name": "flux-1-dev-non-commercial-license",
+        "license_link": "https://huggingface.co/black-forest-labs/FLUX.1-dev/blob/main/LICENSE.md",
+        "pipeline_tag": "text-to-image",
+        "inference": True,
+        "base_model": "black-forest-labs/FLUX.1-dev",
+        "tags": [
+            "flux", "flux-diffusers", "text-to-image", "diffusers", "diffusers-training",
+            "mindspore", "controlnet",
+        ],
+    }  # fmt: skip
+    for line in (
+        "| steps | 40 |",
+        "| batch | 6 samples (2 a micro-batch, 3 of them) |",
+        "| learning rate | 1e-05, `constant` |",
+        "| precision | computed in bf16, trained parameters kept in fp32 |",
+        "| loss of the last step | 0.025 |",
+        "## Validation after step 40",
+        "| loss | 0.125 |",
+        "| loss without control | 0.5 |",
+        "| data set | `photos` |",
+        "(validation/grid.png)",
+        "| mindspore | 2.10.0 |",
+    ):
+        assert line in card, line
+    code = card.partition("```python\n")[2].partition("```")[0]
+    compile(code, "card", "exec")
+    assert "'club/edges', subfolder='controlnet'" in code
+    assert "height=64,\n    width=96," in code
+
+
+def test_what_is_there_already_is_no_new_commit(launch, hub, make_run):
+    run = make_run()
+    for _ in range(2):
+        code, out, _ = launch("push", run)
+        assert (code, out) == (0, f"{hub.url}/user/first\n")
+    assert len(hub.repositories["user/first"]["commits"]) == 1
+
+
+def test_a_card_of_ones_own_is_kept(launch, hub, make_run):
+    run = make_run()
+    assert launch("push", run)[0] == 0
+    (run / "README.md").write_text("# Mine\n")
+    code, _, err = launch("push", run)
+    assert code == 0
+    assert "stays as it is" in err
+    assert hub.files("user/first")["README.md"] == b"# Mine\n"
+
+
+@pytest.mark.parametrize("failure", [500, "drop"])
+def test_a_commit_that_fails_is_repeated(launch, hub, make_run, files_of, failure):
+    run = make_run()
+    hub.failures["/commit/main"] = [failure]
+    code, out, err = launch("push", run)
+    assert (code, out) == (3, "")
+    assert f"the run in {run} is complete, but was not uploaded to user/first" in err
+    assert f"`launcher push {run}` uploads it" in err
+    assert hub.files("user/first") == {}
+    kept = files_of(run)
+    stored = [request for request in hub.requests if request.startswith("PUT")]
+    code, out, _ = launch("push", run)
+    assert (code, out) == (0, f"{hub.url}/user/first\n")
+    assert files_of(run) == kept
+    assert hub.files("user/first")["ema/controlnet/config.json"] == b'{"n": 2}'
+    # What had arrived is not sent again.
+    assert [request for request in hub.requests if request.startswith("PUT")] == stored
+
+
+def test_a_weight_file_that_is_refused(launch, hub, make_run):
+    """The address that it is sent to is signed, and shown to nobody."""
+    hub.failures["PUT /storage"] = 403
+    code, _, err = launch("push", make_run())
+    assert code == 3
+    assert "the token may not write to user/first" in err
+    assert "signed" not in err.partition("launcher: error")[2]
+
+
+def test_private_is_passed_on(launch, hub, make_run):
+    assert launch("push", make_run(), "--private")[0] == 0
+    assert hub.repositories["user/first"]["private"] is True
+    assert launch("push", make_run("second"))[0] == 0
+    assert hub.repositories["user/second"]["private"] is False
+
+
+def test_the_runs_own_options_hold(launch, hub, make_run):
+    from launcher.sections import HubSection
+
+    assert HubSection().hub_private_repo is None
+    run = make_run()
+    with open(run / "config.yaml", "a") as file:
+        file.write("hub:\n  hub_model_id: club/edges\n  hub_private_repo: true\n")
+    assert launch("push", run)[0] == 0
+    assert hub.repositories["club/edges"]["private"] is True
+
+
+def test_a_public_repository_is_not_taken_for_a_private_one(launch, hub, make_run):
+    hub.repositories["user/first"] = {"private": False, "commits": []}
+    code, _, err = launch("push", make_run(), "--private")
+    assert code == 2
+    assert "user/first exists and is public" in err
+    assert hub.files("user/first") == {}
+
+
+def test_a_dry_run_uploads_nothing(launch, hub, make_run):
+    run = make_run()
+    code, out, _ = launch("push", run, "--dry-run")
+    assert code == 0
+    assert "to user/first; if it does not exist" in out
+    assert "controlnet/diffusion_pytorch_model.safetensors" in out
+    assert out.endswith("Nothing was uploaded.\n")
+    assert "first" in (run / "README.md").read_text()
+    assert hub.requests == ["GET /api/whoami-v2"]
+
+
+def test_a_dry_run_needs_no_token(launch, hub, make_run, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    code, out, err = launch("push", make_run(), "--dry-run")
+    assert code == 0
+    assert "there is no token" in err
+    assert out.startswith("to first;")
+
+
+WRONG = {
+    "no folder": (lambda run: run.parent / "nowhere", "does not exist"),
+    "a file": (lambda run: run / "config.yaml", "is a file"),
+    "no run": (lambda run: run.parent, "holds no run: it has no config.yaml"),
+    "a checkpoint": (lambda run: run / "checkpoint-20", "is a checkpoint"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_no_run(launch, hub, make_run, case):
+    place, message = WRONG[case]
+    code, _, err = launch("push", place(make_run()))
+    assert code == 2
+    assert message in err
+    assert hub.requests == []
+
+
+def test_an_unfinished_run(launch, hub, make_run):
+    run = make_run()
+    (run / "exported.json").unlink()
+    code, _, err = launch("push", run)
+    assert code == 2
+    assert f"the run in {run} is not finished" in err
+    assert f"`launcher --resume {run}` goes on with it" in err
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("exported.json", "{", "exported.json cannot be read"),
+        ("exported.json", "[]", "holds no JSON object"),
+        ("exported.json", '{"step": 4}', "does not say which files"),
+        ("controlnet/config.json", None, "does not have it any more"),
+        ("metrics.jsonl", '{"step": 1\n', "the last line of"),
+    ],
+)
+def test_a_damaged_run(launch, hub, make_run, name, content, message):
+    run = make_run()
+    if content is None:
+        (run / name).unlink()
+    else:
+        (run / name).write_text(content)
+    code, _, err = launch("push", run)
+    assert code == 2
+    assert message in err
+
+
+@pytest.mark.parametrize("name", ["a b", "datasets/user/x", "x-", "a--b", "x.git", ""])
+def test_a_malformed_name(launch, hub, make_run, name):
+    code, _, err = launch("push", make_run(), "--model-id", name)
+    assert code == 2
+    assert f"hub.hub_model_id is {name!r}" in err
+    assert hub.requests == []
+
+
+def test_a_folder_whose_name_no_repository_can_have(launch, hub, make_run):
+    code, _, err = launch("push", make_run("my first run"))
+    assert code == 2
+    assert "--model-id" in err
+
+
+def test_no_token(launch, hub, make_run, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    code, _, err = launch("push", make_run())
+    assert code == 2
+    assert "there is no token" in err and "hf auth login" in err
+
+
+def test_a_wrong_token(launch, hub, make_run, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_anotherSecretToken5678")
+    code, out, err = launch("push", make_run())
+    assert code == 3
+    assert "the hub does not accept the token" in err
+    assert "anotherSecret" not in out + err
+
+
+def test_somebody_elses_repository(launch, hub, make_run):
+    hub.forbidden.add("others")
+    code, _, err = launch("push", make_run(), "--model-id", "others/model")
+    assert code == 3
+    assert "the token may not write to others/model" in err
+    assert "--model-id others/model` uploads it" in err
+
+
+def test_no_network(launch, hub, make_run, monkeypatch):
+    import huggingface_hub.constants as constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    code, _, err = launch("push", make_run())
+    assert code == 3
+    assert "http://127.0.0.1:9 could not be reached" in err
+
+
+def test_a_full_disk(launch, hub, make_run, small_disk):
+    run = shutil.copytree(make_run(), small_disk(400_000) / "run")
+    with open(run.parent / "rest", "wb", buffering=0) as file, pytest.raises(OSError):
+        while True:
+            file.write(bytes(4096))
+    code, _, err = launch("push", run)
+    assert code == 2
+    assert f"the model card {run / 'README.md'} could not be written: No space left" in err
+    assert not (run / "README.md").exists()
+    assert "POST /api/repos/create" not in hub.requests
+
+
+def test_ctrl_c_during_the_upload(hub, make_run, tmp_path):
+    run = make_run()
+    hub.failures["/commit/main"] = "hang"
+    process = subprocess.Popen(
+        [*LAUNCHER, "push", str(run)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert hub.received.wait(60)
+    start = time.monotonic()
+    os.kill(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert time.monotonic() - start < 5
+    assert process.returncode == 130
+    assert f"the run in {run} is complete, and not uploaded. `launcher push {run}`" in err
+    assert "Traceback" not in err and out == ""
+    assert hub.token not in err

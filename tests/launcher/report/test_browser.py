@@ -1,0 +1,151 @@
+"""The page in a browser without network, on a wide screen and on a phone."""
+
+import numpy as np
+import pytest
+
+from benchmarks.synthetic_run import make
+from launcher.report.page import page
+from launcher.report.run import read_run
+from tests.browser import Browser, find
+
+PHONE, WIDE = 390, 1280
+#: `--c0` and `--c1` of style.css, and the ground.
+COLOURS = {False: ((11, 105, 199), (199, 84, 0)), True: ((99, 176, 255), (255, 157, 87))}
+PAPER = {False: (251, 251, 249), True: (20, 23, 26)}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    browser = Browser(find())
+    yield browser
+    browser.close()
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """Pages of one run and of two, the second with a long name; as files."""
+    folder = tmp_path_factory.mktemp("runs")
+    first = read_run(make(folder / "first", 2000, validations=4), "first")
+    name = "a_rather_long_name_of_a_run_without_any_space_in_it_" * 3 + "<script>alert(1)</script>"
+    second = read_run(make(folder / "second", 1500, validations=3, learning_rate=1e-6), name)
+    written = {"one": folder / "one.html", "two": folder / "two.html"}
+    written["one"].write_text(page([first]), encoding="utf-8")
+    written["two"].write_text(page([first, second]), encoding="utf-8")
+    return written
+
+
+def count(picture, colour, tolerance=12):
+    """Pixels of about a colour."""
+    return int((np.abs(picture.astype(int) - colour) <= tolerance).all(axis=-1).sum())
+
+
+def boxes(browser, selector):
+    """(left, top, right, bottom) of elements in the whole page, in pixels."""
+    found = browser.evaluate(
+        f"[...document.querySelectorAll({selector!r})].map(e => e.getBoundingClientRect())"
+        ".map(b => [b.left, b.top + scrollY, b.right, b.bottom + scrollY])"
+    )
+    return [tuple(round(side) for side in box) for box in found]
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [WIDE, PHONE])
+@pytest.mark.parametrize("name", ["one", "two"])
+def test_charts_are_where_they_should_be(browser, pages, name, width, dark):
+    browser.open(pages[name], width, dark=dark)
+    assert browser.complaints() == []
+    assert browser.evaluate("innerWidth") == width
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+
+    picture = np.asarray(browser.screenshot())
+    assert picture.shape[1] == width
+    assert count(picture, PAPER[dark], 0) > 0.1 * picture.shape[0] * width
+    areas = boxes(browser, ".area")
+    assert len(areas) == 10
+    for number, (left, top, right, bottom) in enumerate(areas):
+        assert 0 <= left < right <= width and right - left > 200 and bottom - top > 150
+        drawn = picture[top - 2 : bottom + 2, left:right]
+        # Of two runs, the lines of one may hide the other's in part.
+        lines = sum(count(drawn, colour) for colour in COLOURS[dark])
+        assert lines > 0.5 * (right - left), f"chart {number} is empty"
+    for left, top, right, bottom in boxes(browser, ".x span, .y span"):
+        assert 0 <= left < right <= width and bottom - top < 16  # on one line
+    loss = picture[areas[0][1] : areas[0][3], areas[0][0] : areas[0][2]]
+    both = [count(loss, colour) > 100 for colour in COLOURS[dark]]
+    assert both == [True, name == "two"]
+
+
+def test_images_are_shown(browser, pages):
+    browser.open(pages["one"], WIDE)
+    sizes = browser.evaluate("[...document.images].map(i => [i.complete, i.naturalWidth])")
+    assert sizes == [[True, 64]] * 2 * 6
+
+
+def test_nothing_is_lost_without_javascript(browser, pages):
+    def text():
+        return browser.call("Runtime.evaluate", expression="document.body.innerText")
+
+    browser.open(pages["one"], WIDE)
+    with_script = text()
+    browser.open(pages["one"], WIDE, script=False)
+    assert browser.complaints() == []
+    assert text() == with_script and "validation loss" in str(with_script)
+
+
+def test_values_under_the_pointer_and_by_the_keyboard(browser, pages):
+    browser.open(pages["two"], WIDE)
+    left, top, right, _ = boxes(browser, ".area")[0]
+    browser.evaluate("document.querySelector('.area').scrollIntoView()")
+    offset = browser.evaluate("scrollY")
+    browser.call(
+        "Input.dispatchMouseEvent",
+        type="mouseMoved", x=(left + right) / 2, y=top + 20 - offset,
+    )  # fmt: skip
+    read = "document.querySelector('.read').innerText"
+    said = browser.evaluate(read)
+    assert said.startswith("first, steps 9") or said.startswith("first, steps 1,00")
+    assert said.count("mean;") == 2 and "<script>alert(1)</script>, steps" in said
+
+    browser.evaluate("document.querySelectorAll('.area')[1].focus()")
+    for key in ("Home", "ArrowRight"):
+        for kind in ("keyDown", "keyUp"):
+            browser.call("Input.dispatchKeyEvent", type=kind, key=key)
+    said = browser.evaluate("document.querySelectorAll('.read')[1].innerText")
+    assert said.startswith("first, steps ") and "e-" in said
+
+
+def test_the_contrast_of_letters(browser, pages):
+    """4.5 to 1, as WCAG 2.1 asks for (1.4.3)."""
+
+    def luminance(colour):
+        c = np.array(colour) / 255
+        c = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+        return float(c @ [0.2126, 0.7152, 0.0722])
+
+    def shown(selector, what):
+        text = browser.evaluate(f"getComputedStyle(document.querySelector({selector!r})).{what}")
+        return [int(n) for n in text[text.index("(") + 1 : -1].split(",")[:3]]
+
+    for dark in (False, True):
+        browser.open(pages["one"], WIDE, dark=dark)
+        for selector, ground in (
+            ("h1", "body"), (".note", "body"), ("dt", ".tiles div"), (".y span", ".chart"),
+            ("summary", "body"),
+        ):  # fmt: skip
+            a = luminance(shown(selector, "color"))
+            b = luminance(shown(ground, "backgroundColor"))
+            assert (max(a, b) + 0.05) / (min(a, b) + 0.05) >= 4.5, (selector, dark)
+
+
+def test_the_browser_tells_what_is_wrong(browser, tmp_path):
+    """Or the tests above could not fail."""
+    wrong = tmp_path / "wrong.html"
+    wrong.write_text(
+        "<!DOCTYPE html><meta name=viewport content='width=device-width'>"
+        "<p style='width: 500px'><img src='http://localhost/x.png'><script>missing()</script>"
+    )
+    browser.open(wrong, PHONE)
+    assert browser.evaluate("document.documentElement.scrollWidth") > PHONE
+    complaints = browser.complaints()
+    assert "http://localhost/x.png" in complaints
+    assert "missing is not defined" in str(complaints)

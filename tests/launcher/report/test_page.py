@@ -1,0 +1,195 @@
+"""The page: what is on it, of what there is."""
+
+import json
+import re
+
+import pytest
+from PIL import Image
+
+from launcher.report.page import page
+from launcher.report.run import read_run
+from tests.launcher.report.reader import Reader
+
+NASTY = "<script>alert(1)</script>"
+
+
+def made(*folders, labels=None):
+    labels = labels or [folder.name for folder in folders]
+    return page([read_run(folder, label) for folder, label in zip(folders, labels)])
+
+
+def titles(text):
+    return re.findall(r"<figcaption><b>(.*?)</b>", text)
+
+
+def test_what_is_on_it(run):
+    text = made(run)
+    assert titles(text) == [
+        "Loss", "Learning rate", "Gradient norm, before clipping", "Time of a step",
+        "Waited for data, of a step&#x27;s time", "Memory in use", "Loss scale",
+        "Loss of held-out samples", "Control gap", "Residual norm",
+    ]  # fmt: skip
+    sections = re.findall(r"<h2>(.*?)</h2>", text)
+    assert sections == [
+        "Figures", "Training", "Validation", "Validation images", "Precision", "Configuration",
+        "Provenance", "Checkpoints and weights",
+    ]  # fmt: skip
+    seen = Reader(text)
+    # 2 prompts, each with control, target, and three steps
+    assert seen.tags.count("img") == 2 * 5
+    assert "rings of a tree, number 1" in seen.text
+    assert "300 of 300" in seen.text and "finished" in seen.text
+    assert "diffusion_pytorch_model.safetensors" in seen.text
+    assert "train.learning_rate" in seen.text and "2.10.0" in seen.text
+    assert "float32 (12), bfloat16 (11)" in seen.text
+
+
+def test_nothing_on_it_is_elsewhere(run, another):
+    for text in (made(run), made(run, another)):
+        seen = Reader(text)
+        addresses = [v for name, v in seen.attributes if name in ("src", "href", "srcset", "data")]
+        assert addresses and all(address.startswith("data:") for address in addresses)
+        assert not re.search(r"url\(|@import|https?://", text)
+        assert "default-src &#x27;none&#x27;" in text
+        assert 'name="viewport" content="width=device-width, initial-scale=1"' in text
+
+
+def test_charts_have_a_title_and_a_description(run):
+    text = made(run)
+    charts = re.findall(r"<svg.*?</svg>", text, re.S)
+    assert len(charts) == 10
+    for chart in charts:
+        title, described = re.search(r'aria-labelledby="(\w+) (\w+)"', chart).groups()
+        assert f'<title id="{title}">' in chart and f'<desc id="{described}">' in chart
+    assert len(set(re.findall(r' id="(\w+)"', text))) == len(re.findall(r' id="(\w+)"', text))
+    assert re.search(r"<desc[^>]*>first: [\d.]+ at step 1, [\d.]+ at step 300; lowest ", charts[0])
+
+
+def test_several_runs_side_by_side(run, another):
+    text = made(run, another)
+    seen = Reader(text)
+    assert titles(text)[:2] == ["Loss", "Learning rate"]
+    chart = re.search(r"<svg.*?</svg>", text, re.S)[0]
+    assert re.findall(r'class="(c\d) s0 line"', chart) == ["c0", "c1"]
+    differences = re.search(r"<h3>Differences</h3>(.*?)</table>", text, re.S)[1]
+    assert re.findall(r'<th scope="row">(.*?)</th>', differences) == [
+        "train.max_train_steps", "train.learning_rate", "train.seed",
+    ]  # fmt: skip
+    assert "<td>1e-05</td><td>5e-06</td>" in differences
+    assert "All 4 options of second" in seen.text
+
+
+def test_runs_that_are_configured_alike(run, tmp_path):
+    other = tmp_path / "copy"
+    other.mkdir()
+    for name in ("metrics.jsonl", "config.yaml"):
+        (other / name).write_text((run / name).read_text())
+    assert "All options are the same." in made(run, other)
+
+
+def test_texts_of_a_run_are_shown_as_text(run, another):
+    (run / "validation" / "prompts.json").write_text(json.dumps([{"prompt": NASTY}] * 2))
+    (run / "config.yaml").write_text(f"recipe: '{NASTY}'\ntrain:\n  output_dir: '{NASTY}'\n")
+    (run / "provenance.json").write_text(
+        json.dumps({"command_line": [NASTY], "packages": {NASTY: NASTY}, "device": NASTY})
+    )
+    part = {"stored": {NASTY: {"parameters": 1, "bytes": 4}}, "observed": {NASTY: {NASTY: 1}}}
+    (run / "precision.json").write_text(json.dumps({"parts": {NASTY: part}, "notes": [NASTY]}))
+    (run / "resumes.jsonl").write_text(
+        json.dumps({"step": 1, "time": NASTY, "changed": {NASTY: [NASTY]}})
+    )
+    (run / "exported.json").write_text(json.dumps({"step": 1, "files": [NASTY]}))
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write(json.dumps({"step": 301, NASTY: 3.5}) + "\n")
+    plain = Reader(made(another)).tags.count("script")
+    for text in (made(run, labels=[NASTY]), made(run, another, labels=[NASTY, "b"])):
+        assert NASTY not in text
+        seen = Reader(text)
+        assert NASTY in seen.text
+        # the page's own script, and one block of data a chart
+        assert seen.tags.count("script") == 1 + len(titles(text))
+        assert len(re.findall("<script>", text)) == 1
+    assert plain == 1 + 7
+
+
+def test_a_run_without_validation_and_precision_that_has_only_begun(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("")
+    text = made(tmp_path)
+    assert "No step is done yet." in text and "not finished" in text
+    assert "has no config.yaml" in text and "<h2>Validation" not in text
+    assert "Neither checkpoints nor exported weights yet." in text
+
+
+def test_losses_that_are_not_finite(tmp_path):
+    lines = [{"step": n, "loss": None if n > 1 else 0.5, "lr": 0.1} for n in range(1, 6)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = made(tmp_path)
+    assert "4 not finite, marked below" in text and text.count('class="lost"') == 1
+    lines[0]["loss"] = None
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = made(tmp_path)
+    assert "None of the values is a finite number." in text
+    assert not re.search(r"\bnan\b|NaN", text.partition("<script>")[0])
+
+
+def test_a_step_that_was_tried_again_is_not_lost(tmp_path):
+    lines = [
+        {"step": 1, "loss": None, "loss_scale": 4, "skipped": True},
+        {"step": 1, "loss": 0.5, "loss_scale": 2, "skipped": False},
+        {"step": 2, "loss": 0.4, "loss_scale": 2, "skipped": False},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = made(tmp_path)
+    assert 'class="lost"' not in text
+    assert re.search(r"<dt>updates skipped</dt><dd>1</dd>", text)
+
+
+def test_figures_of_other_recipes_have_a_chart(run):
+    (run / "validation" / "figures.jsonl").write_text('{"step": 5, "score": 0.5, "loss": 1}\n')
+    (run / "metrics.jsonl").write_text('{"step": 1, "loss": 1, "loss_average": 2}\n')
+    assert titles(made(run)) == [
+        "Loss",
+        "loss_average",
+        "Loss of held-out samples",
+        "Validation: score",
+    ]
+
+
+def test_many_images_are_made_small(run):
+    for step in range(20):
+        folder = run / "validation" / f"step-{1000 + step:06d}"
+        folder.mkdir()
+        for number in range(12):
+            Image.effect_noise((200, 200), 100).save(folder / f"prompt-{number}.png")
+    text = made(run)
+    assert "8 of 23 validations are shown" in text
+    assert len(text) < 3_000_000
+    names = re.findall(r'alt="step 1,019: (.*?)"', text)
+    assert names[-2:] == ["prompt-10", "prompt-11"]
+
+
+def test_an_image_that_is_being_written(run):
+    (run / "validation" / "step-000100" / "prompt-0.png").write_bytes(b"\x89PNG\r\n")
+    text = made(run)
+    assert text.count("cannot be read") == 1 and text.count("<img") == 9
+
+
+def test_a_grid_stands_in_for_single_images(another):
+    (another / "validation").mkdir()
+    Image.new("RGBA", (4000, 300)).save(another / "validation" / "grid.png")
+    text = made(another)
+    assert text.count("<img") == 1 and "all steps" in text
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({}, "nothing"),
+        ({"train.learning_rate": [1, None], "plugins": [[], ["a"]]},
+         'train.learning_rate: 1 → null; plugins: [] → ["a"]'),
+    ],
+)  # fmt: skip
+def test_what_a_continued_run_changed(run, changed, says):
+    line = {"time": "2026-01-02T", "step": 7, "checkpoint": "checkpoint-7", "changed": changed}
+    (run / "resumes.jsonl").write_text(json.dumps(line) + "\n")
+    assert f"2026-01-02T7checkpoint-7{says}" in Reader(made(run)).text

@@ -1,0 +1,320 @@
+"""Services that are told of a run: what they are told, and that nothing they do harms it."""
+
+import inspect
+import math
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from launcher import tracking
+from launcher.sections import TrackingSection
+from launcher.tracking import Occasion, Trackers
+
+
+@pytest.fixture
+def occasion(tmp_path):
+    def make(step=0, offline=False):
+        return Occasion(
+            tmp_path, "fences", "first", "r" * 21, step, offline, {"train": {"seed": 1}}
+        )
+
+    return make
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "grid.png"
+    Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3)).save(path)
+    return path
+
+
+class Recorder:
+    def __init__(self, fails_at=None):
+        self.calls = []
+        self.fails_at = fails_at
+
+    def _note(self, name, *arguments):
+        self.calls.append((name, *arguments))
+        if name == self.fails_at:
+            raise ConnectionError("the network\nis down")
+
+    def log(self, step, figures):
+        self._note("log", step, figures)
+
+    def images(self, step, images):
+        self._note("images", step, images)
+
+    def close(self, failed):
+        self._note("close", failed)
+
+
+@pytest.fixture
+def recorders():
+    return {"tensorboard": Recorder(), "wandb": Recorder()}
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+@pytest.fixture
+def trackers(occasion, recorders, said):
+    return Trackers(
+        recorders, occasion(), said.append, lambda name: lambda occasion: recorders[name]
+    )
+
+
+def test_all_are_told_and_closed(trackers, recorders):
+    with trackers:
+        trackers.log(1, {"train/loss": np.float32(0.5), "train/skipped": False})
+        trackers.images(1, {"grid": "grid.png"})
+    expected = [
+        ("log", 1, {"train/loss": 0.5, "train/skipped": 0.0}),
+        ("images", 1, {"grid": "grid.png"}),
+        ("close", False),
+    ]
+    assert [recorder.calls for recorder in recorders.values()] == [expected, expected]
+
+
+def test_what_is_not_finite_is_left_out(trackers, recorders):
+    with trackers:
+        trackers.log(1, {"a": math.nan, "b": math.inf, "c": 2})
+    assert recorders["wandb"].calls[0] == ("log", 1, {"c": 2.0})
+
+
+def test_a_run_that_failed_is_closed_as_such(trackers, recorders):
+    with pytest.raises(KeyboardInterrupt), trackers:
+        raise KeyboardInterrupt
+    assert recorders["wandb"].calls == [("close", True)]
+
+
+@pytest.mark.parametrize("where", ["log", "images", "close"])
+def test_one_that_raises_is_warned_of_once_and_left_out(trackers, recorders, said, where):
+    recorders["wandb"].fails_at = where
+    with trackers:
+        for step in (1, 2, 3):
+            trackers.log(step, {"a": 1})
+            trackers.images(step, {})
+    assert [name for name, *_ in recorders["tensorboard"].calls] == [
+        *["log", "images"] * 3,
+        "close",
+    ]
+    assert [name for name, *_ in recorders["wandb"].calls].count(where) == 1
+    assert said == [
+        "warning: wandb failed and is left out from here on (ConnectionError: the network is "
+        "down). Training goes on; metrics.jsonl has everything"
+    ]
+
+
+def test_one_that_cannot_be_opened(occasion, said):
+    def opener(name):
+        def fail(occasion):
+            raise RuntimeError("not logged in")
+
+        return fail
+
+    with Trackers(["swanlab"], occasion(), said.append, opener) as trackers:
+        trackers.log(1, {"a": 1})
+    (line,) = said
+    assert "swanlab failed" in line and "not logged in" in line
+
+
+def test_ctrl_c_within_a_service_is_no_failure_of_it(trackers, recorders, said):
+    def interrupted(step, figures):
+        raise KeyboardInterrupt
+
+    recorders["wandb"].log = interrupted
+    with pytest.raises(KeyboardInterrupt), trackers:
+        trackers.log(1, {})
+    assert said == []
+
+
+def test_a_run_is_known_by_one_name(tmp_path):
+    identity = tracking.run_id(tmp_path)
+    assert len(identity) == 21 and identity.isalnum() and identity == identity.lower()
+    assert tracking.run_id(tmp_path) == identity
+    other = tmp_path / "other"
+    other.mkdir()
+    assert tracking.run_id(other) != identity
+
+
+def test_what_is_not_installed_is_named(monkeypatch):
+    assert tracking.not_installed(["tensorboard"]) == []
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    (sentence,) = tracking.not_installed(["wandb"])
+    assert "`pip install wandb`" in sentence
+
+
+def test_options_that_no_service_uses_are_named():
+    (problem,) = TrackingSection(report_to="tensorboard", offline=True).problems()
+    assert "only wandb and swanlab use" in problem
+    assert list(TrackingSection(report_to=["wandb"], offline=True).problems()) == []
+    (problem,) = TrackingSection(report_to=["wandb", "wandb"]).problems()
+    assert "more than once" in problem
+
+
+# -- TensorBoard: the files are read back ------------------------------------------------------
+
+
+def events(folder):
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.record_writer import masked_crc32c
+
+    for path in sorted(folder.iterdir()):
+        data = path.read_bytes()
+        while data:
+            length = int.from_bytes(data[:8], "little")
+            record = data[12 : 12 + length]
+            crc = int.from_bytes(data[12 + length : 16 + length], "little")
+            assert crc == masked_crc32c(record)
+            yield Event.FromString(record)
+            data = data[16 + length :]
+
+
+def scalars(folder):
+    """What TensorBoard shows: a part of the run that starts again replaces what came after."""
+    shown = {}
+    for event in events(folder):
+        if event.HasField("session_log"):
+            shown = {key: value for key, value in shown.items() if key[1] < event.step}
+        for value in event.summary.value:
+            if value.HasField("simple_value"):
+                assert (value.tag, event.step) not in shown
+                shown[value.tag, event.step] = value.simple_value
+    return shown
+
+
+def test_tensorboard_shows_each_step_once_after_a_resume(tmp_path, occasion, said):
+    with Trackers(["tensorboard"], occasion(), said.append) as trackers:
+        for step in (1, 2, 3):
+            trackers.log(step, {"train/loss": 1 / step})
+    with Trackers(["tensorboard"], occasion(step=1), said.append) as trackers:
+        for step in (2, 3, 4):
+            trackers.log(step, {"train/loss": 10 / step})
+    assert said == []
+    assert scalars(tmp_path / "tensorboard") == {
+        ("train/loss", 1): 1.0,
+        ("train/loss", 2): 5.0,
+        ("train/loss", 3): pytest.approx(10 / 3),
+        ("train/loss", 4): 2.5,
+    }
+
+
+def test_tensorboard_has_images(tmp_path, occasion, said, picture):
+    import io
+
+    with Trackers(["tensorboard"], occasion(), said.append) as trackers:
+        trackers.images(7, {"validation": picture})
+    (event,) = [e for e in events(tmp_path / "tensorboard") if e.summary.value]
+    (value,) = event.summary.value
+    assert (event.step, value.tag) == (7, "validation")
+    shown = np.asarray(Image.open(io.BytesIO(value.image.encoded_image_string)))
+    np.testing.assert_array_equal(shown, np.asarray(Image.open(picture)))
+
+
+# -- Stand-ins with the signatures of wandb 0.31 and swanlab 0.10 ------------------------------
+
+
+@pytest.fixture
+def wandb(monkeypatch):
+    module = ModuleType("wandb")
+    module.calls = []
+
+    class Run:
+        def log(self, data, step=None, commit=None):
+            module.calls.append(("log", data, step))
+
+        def finish(self, exit_code=None):
+            module.calls.append(("finish", exit_code))
+
+    def init(
+        entity=None, project=None, dir=None, id=None, name=None, notes=None, tags=None,
+        config=None, config_exclude_keys=None, config_include_keys=None, allow_val_change=None,
+        group=None, job_type=None, mode=None, force=None, reinit=None, resume=None,
+    ):  # fmt: skip
+        given = {k: v for k, v in locals().items() if v is not None and k not in ("module", "Run")}
+        module.calls.append(("init", given))
+        return Run()
+
+    module.init = init
+    module.Image = lambda data_or_path, mode=None, caption=None: ("image", data_or_path)
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    return module
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_wandb(wandb, occasion, said, tmp_path, picture, offline):
+    with Trackers(["wandb"], occasion(5, offline), said.append) as trackers:
+        trackers.log(6, {"train/loss": 1})
+        trackers.images(6, {"validation": picture})
+    assert said == []
+    assert wandb.calls == [
+        (
+            "init",
+            {
+                "project": "fences",
+                "name": "first",
+                "id": "r" * 21,
+                "resume": "allow",
+                "dir": str(tmp_path),
+                "config": {"train": {"seed": 1}},
+                "allow_val_change": True,
+                **({"mode": "offline"} if offline else {}),
+            },
+        ),
+        ("log", {"train/loss": 1.0}, 6),
+        ("log", {"validation": ("image", str(picture))}, 6),
+        ("finish", 0),
+    ]
+
+
+@pytest.fixture
+def swanlab(monkeypatch):
+    module = ModuleType("swanlab")
+    module.calls = []
+    module.init = lambda *, mode=None, project=None, id=None, resume=None, config=None, **others: (
+        module.calls.append(
+            ("init", {"mode": mode, "project": project, "id": id, "resume": resume} | others)
+        )
+    )
+    module.log = lambda data, step=None: module.calls.append(("log", data, step))
+    module.Image = lambda data_or_path, mode=None, caption=None: ("image", data_or_path)
+    module.finish = lambda state="success", error=None: module.calls.append(("finish", state))
+    monkeypatch.setitem(sys.modules, "swanlab", module)
+    return module
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_swanlab(swanlab, occasion, said, tmp_path, picture, offline):
+    with (
+        pytest.raises(ZeroDivisionError),
+        Trackers(["swanlab"], occasion(5, offline), said.append) as trackers,
+    ):
+        trackers.log(6, {"train/loss": 1})
+        trackers.images(6, {"validation": picture})
+        raise ZeroDivisionError
+    assert said == []
+    (_, given), *rest = swanlab.calls
+    assert given == {
+        "project": "fences",
+        "experiment_name": "first",
+        "logdir": str(tmp_path / "swanlog"),
+        "mode": "offline" if offline else None,
+        "id": None if offline else "r" * 21,
+        "resume": None if offline else "allow",
+    }
+    assert rest == [
+        ("log", {"train/loss": 1.0}, 6),
+        ("log", {"validation": ("image", str(picture))}, 6),
+        ("finish", "crashed"),
+    ]
+
+
+def test_the_stand_ins_refuse_what_the_services_would(wandb):
+    assert "mode" in inspect.signature(wandb.init).parameters
+    with pytest.raises(TypeError):
+        wandb.init(modus="offline")
