@@ -132,6 +132,18 @@ class Painter:
         return unpack(packed.astype(ms.float32).asnumpy(), height // 8, width // 8)
 
 
+#: What the pipeline calls the transformer with, besides what comes from the ControlNet.
+_INPUTS = (
+    "hidden_states",
+    "timestep",
+    "guidance",
+    "pooled_projections",
+    "encoder_hidden_states",
+    "txt_ids",
+    "img_ids",
+)
+
+
 class _CompiledOnce:
     """Stands for the transformer in a pipeline.
 
@@ -141,17 +153,67 @@ class _CompiledOnce:
 
     def __init__(self, transformer: Any) -> None:
         self._transformer = transformer
+        self._forward = _forward_cell(transformer)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transformer, name)
 
-    def __call__(self, **arguments: Any) -> Any:
+    def __call__(
+        self,
+        *,
+        controlnet_block_samples: Any,
+        controlnet_single_block_samples: Any,
+        joint_attention_kwargs: Any,
+        return_dict: bool,
+        controlnet_blocks_repeat: bool,
+        **arguments: Any,
+    ) -> Any:
+        """As the pipeline calls it; what it gives here besides `arguments` never differs."""
         import mindspore as ms
 
-        for name in ("controlnet_block_samples", "controlnet_single_block_samples"):
-            if arguments[name] is not None:
-                arguments[name] = ms.mutable(list(arguments[name]))
-        return self._transformer(**arguments)
+        assert not joint_attention_kwargs and not return_dict and not controlnet_blocks_repeat
+        samples = (controlnet_block_samples, controlnet_single_block_samples)
+        variable = (None if part is None else ms.mutable(tuple(part)) for part in samples)
+        inputs = (arguments[name] for name in _INPUTS)
+        return self._forward(*inputs, *variable)
+
+
+def _forward_cell(transformer: Any) -> Any:
+    """A cell around a transformer: one whose class was replaced to emulate bfloat16 does not take
+    sequences that are variable as the outermost cell."""
+    from mindspore import nn
+
+    class Forward(nn.Cell):
+        def __init__(self) -> None:
+            super().__init__(auto_prefix=False)
+            self.transformer = transformer
+
+        def construct(
+            self,
+            hidden_states: Any,
+            timestep: Any,
+            guidance: Any,
+            pooled_projections: Any,
+            encoder_hidden_states: Any,
+            txt_ids: Any,
+            img_ids: Any,
+            block_samples: Any,
+            single_block_samples: Any,
+        ) -> Any:
+            return self.transformer(
+                hidden_states=hidden_states,
+                timestep=timestep,
+                guidance=guidance,
+                pooled_projections=pooled_projections,
+                encoder_hidden_states=encoder_hidden_states,
+                txt_ids=txt_ids,
+                img_ids=img_ids,
+                controlnet_block_samples=block_samples,
+                controlnet_single_block_samples=single_block_samples,
+                return_dict=False,
+            )
+
+    return Forward()
 
 
 def load_vae(section: Any, precision: Any) -> Any:
