@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,6 +103,7 @@ class FluxEncodings:
         max_sequence_length: T5 tokens per caption.
         network: what takes the text embeddings, which are kept in the dtype of its inputs.
         memory: folder to remember the digests of weights in.
+        prompts: captions of no sample, whose embeddings are needed, too.
 
     Attributes:
         text_dtype, image_dtype: numpy dtypes that encodings are kept in.
@@ -118,8 +119,10 @@ class FluxEncodings:
         max_sequence_length: int,
         network: Any,
         memory: Path | None,
+        prompts: Sequence[str] = (),
     ) -> None:
         self.captions = captions
+        self.prompts = prompts
         self.images = images
         self.max_sequence_length = max_sequence_length
         self.text_dtype = input_dtype(network)
@@ -149,15 +152,22 @@ class FluxEncodings:
 
     def distinct_captions(self) -> list[str]:
         """In the order in which they first occur."""
-        return list(dict.fromkeys(self.captions()))
+        return list(dict.fromkeys([*self.captions(), *self.prompts]))
 
     def keys(self) -> np.ndarray:
         """uint8 `[N, 32]`, each once."""
+        return self._keys(self.distinct_captions())
+
+    def data_keys(self) -> np.ndarray:
+        """Those of the data set: all but what is only in `prompts`."""
+        return self._keys(list(dict.fromkeys(self.captions())))
+
+    def _keys(self, captions: Sequence[str]) -> np.ndarray:
         import numpy as np
 
         from launcher.training.cache.index import as_keys
 
-        texts = as_keys([self.text(caption) for caption in self.distinct_captions()])
+        texts = as_keys([self.text(caption) for caption in captions])
         groups = [keys for keys, _, _ in self.image_groups()]
         return np.concatenate([texts, *groups])
 
@@ -208,6 +218,7 @@ def plan(
     networks: Mapping[str, Any],
     captions: Callable[[bool], Iterable[str]],
     images: Callable[[Path], Mapping[str, Images]],
+    prompts: Sequence[str] = (),
 ) -> FluxEncodings:
     """The encodings of a FLUX run.
 
@@ -216,6 +227,7 @@ def plan(
         models, networks: the parts of both stages, cast, without values.
         captions: whether the empty one is needed, to every caption, perhaps several times.
         images: folder to remember digests in, to the images by column.
+        prompts: captions of no sample, such as those that validations make images of.
     """
     data, with_empty_prompt = config.data, config.loss.proportion_empty_prompts > 0
     return FluxEncodings(
@@ -225,6 +237,7 @@ def plan(
         max_sequence_length=data.max_sequence_length,
         network=networks["transformer"],
         memory=data.digests_dir,
+        prompts=prompts,
     )
 
 

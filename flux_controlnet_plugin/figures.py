@@ -244,6 +244,25 @@ class HeldOut:
         return errors.asnumpy(), ratios.asnumpy()
 
 
+def held_out(
+    config: Any, models: Mapping[str, Any], dataset: Any, encoded: Encoded, rows: Sequence[int]
+) -> HeldOut:
+    """The held-out samples of a run, from its configuration and parts."""
+    from flux_common.config import network_inputs
+
+    inputs = network_inputs(config.data, config.loss)
+    return HeldOut(
+        ControlNetError(models.get("controlnet"), models["transformer"], **inputs),
+        encoded,
+        dataset.captions,
+        models["scheduler"],
+        rows,
+        dataset.groups,
+        config.train.train_batch_size,
+        config.train.seed,
+    )
+
+
 def in_words(figures: Mapping[str, float]) -> str:
     """A line for the user."""
     line = f"held-out loss {figures['loss']:.4g}"

@@ -23,15 +23,18 @@ def config_sections() -> dict[str, type]:
 
 @hookimpl
 def check_config(config: Config) -> list[str]:
+    from flux_controlnet_plugin import validation as validation_images
     from flux_controlnet_plugin.models import problems
 
     found = list(problems(config.model))
-    if config.validation.is_wanted and not config.validation.heldout_samples:
+    validation, images = config.validation, config.images
+    if validation.is_wanted and not validation.heldout_samples and not images.is_wanted:
         found.append(
-            "there are to be validations, but validation.heldout_samples is 0, so that there is "
-            "nothing to look at. Hold out some samples, 16 for instance."
+            "there are to be validations, but validation.heldout_samples is 0 and there is no "
+            "images.validation_prompt, so that there is nothing to look at. Hold out some samples, "
+            "16 for instance."
         )
-    return found
+    return found + validation_images.problems(config)
 
 
 @hookimpl
@@ -107,9 +110,10 @@ def apply_precision(config: Config, models: Models) -> Models:
 def plan_encodings(config: Config, models: Models, networks: Models, dataset: Any) -> Any:
     from flux_common.encodings import all_captions, plan
     from flux_controlnet_plugin.encode import images_of
+    from flux_controlnet_plugin.validation import validated_prompts
 
     captions, images = partial(all_captions, dataset), partial(images_of, dataset)
-    return plan(config, models, networks, captions, images)
+    return plan(config, models, networks, captions, images, validated_prompts(config))
 
 
 @hookimpl
@@ -172,28 +176,19 @@ def build_validation(
     heldout: Sequence[int],
 ) -> Any:
     from flux_common.collate import Encoded
-    from flux_common.config import network_inputs
-    from flux_controlnet_plugin.figures import ControlNetError, HeldOut
+    from flux_controlnet_plugin import validation
+    from flux_controlnet_plugin.figures import held_out
 
-    inputs = network_inputs(config.data, config.loss)
-    return HeldOut(
-        ControlNetError(models.get("controlnet"), models["transformer"], **inputs),
-        Encoded(cache, encodings),
-        dataset.captions,
-        models["scheduler"],
-        heldout,
-        dataset.groups,
-        config.train.train_batch_size,
-        config.train.seed,
+    encoded = Encoded(cache, encodings)
+    return validation.Prepared(
+        held_out(config, models, dataset, encoded, heldout) if heldout else None,
+        validation.images_of_run(config, models, dataset, encoded, heldout),
     )
 
 
 @hookimpl
-def validate(prepared: Any) -> types.Validation:
-    from flux_controlnet_plugin.figures import in_words
-
-    figures = prepared.figures()
-    return types.Validation(figures, summary=in_words(figures))
+def validate(prepared: Any, state: types.TrainState) -> types.Validation:
+    return types.Validation(**prepared.look(state.step))
 
 
 @hookimpl

@@ -109,7 +109,11 @@ class DataReport(Protocol):
 
 
 class Encodings(Protocol):
-    """The keys of what a run needs encoded. What else it is, is between a recipe's own hooks."""
+    """The keys of what a run needs encoded. What else it is, is between a recipe's own hooks.
+
+    Where some of it is not of the data set (prompts of validations), a method `data_keys` leaves
+    that out: a run is continued on the same data, and perhaps with other prompts.
+    """
 
     def keys(self) -> np.ndarray:
         """uint8 `[N, 32]`: a SHA-256 digest per encoding, each once."""

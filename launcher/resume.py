@@ -237,8 +237,8 @@ def notes(recipe: str, seed: int, dist: Dist, global_batch: int) -> dict[str, An
 
 def of_data(samples: int, encodings: Encodings) -> dict[str, Any]:
     """The note that tells a data set from another: all that was encoded of it, by content."""
-    keys = hashlib.sha256(encodings.keys().tobytes()).hexdigest()
-    return {"samples": samples, "encodings": keys}
+    data_keys = getattr(encodings, "data_keys", encodings.keys)()
+    return {"samples": samples, "encodings": hashlib.sha256(data_keys.tobytes()).hexdigest()}
 
 
 def of_networks(models: Models) -> dict[str, str]:
