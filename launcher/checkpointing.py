@@ -157,6 +157,12 @@ class Saver:
         self._collect()
         return self._writing is None
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether there are to be any checkpoints, and so one of the end."""
+        options = self._options
+        return options.checkpointing_steps is not None or options.every_minutes is not None
+
     def is_due(self, step: int) -> bool:
         """Whether it is time for a checkpoint, when so many steps are done."""
         every, minutes = self._options.checkpointing_steps, self._options.every_minutes

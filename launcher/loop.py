@@ -81,7 +81,7 @@ class Loop:
                     self._save_if_due(asked)
                     if asked.stop is not None:
                         raise Interrupted(asked.stop, self._saved(self._save()))
-                if self.saver.is_due(state.step):  # another one was being written at the time
+                if self.saver.is_wanted:  # so that the run can be given more steps
                     self._save()
                 self.saver.wait()
         except FolderGoneError as error:

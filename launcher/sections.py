@@ -225,7 +225,8 @@ class CheckpointSection:
     checkpointing_steps: int | None = option(
         500,
         ge=1,
-        help="steps between checkpoints, which --resume goes on from; null: none by count",
+        help="steps between checkpoints, which --resume goes on from; the end has one, too. null: "
+        "none by count",
         resume="free",
     )
     every_minutes: float | None = option(

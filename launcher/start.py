@@ -115,7 +115,8 @@ class Start:
         """Whether there is nothing left to do, which is then said.
 
         Raises:
-            UserError: more steps are done than the run has.
+            UserError: more steps are done than the run has; or it is complete, and has no
+                checkpoint that more steps could go on from.
         """
         if self._origin is None:
             return False
@@ -126,7 +127,15 @@ class Start:
                 "another train.output_dir."
             )
         exported = _exported(self._origin.folder) if self.is_in_place else None
-        if exported is None or exported["step"] != total_steps:
+        if exported is None:
+            return False
+        if exported["step"] != total_steps:
+            if self._origin.checkpoint is None:
+                raise UserError(
+                    f"the run in {self._origin.folder} is complete, of {exported['step']} steps, "
+                    "and has no checkpoint: it would begin anew, and what it has made be lost. "
+                    "Give another train.output_dir."
+                )
             return False
         self._console.headline(
             f"the run in {display_path(self._origin.folder)} is complete: {total_steps} steps. A "

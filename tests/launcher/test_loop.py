@@ -220,6 +220,13 @@ def test_checkpoints_while_the_steps_go_on(tmp_path):
         assert lines.count(b"\n") == step and lines.endswith(b"\n")
 
 
+def test_the_last_state_is_saved_so_that_more_steps_can_follow(tmp_path):
+    run = Run(tmp_path / "run", total=6, every=500)
+    run.go()
+    assert checkpoint.steps_in(run.run_dir.path) == [6]
+    assert run.saved(6)[1] == 21
+
+
 def test_a_second_ctrl_c_leaves_at_once(tmp_path):
     program = f"""
 import os, signal, sys, time

@@ -357,6 +357,15 @@ def test_a_run_that_is_complete_is_not_touched(find, run):
     assert not start.is_over(5)  # it has been given more steps
 
 
+def test_a_complete_run_without_checkpoint_is_not_begun_anew(find, tmp_path):
+    folder = write_run(tmp_path / "run")
+    (folder / EXPORTED).write_text('{"step": 4, "files": ["net/weights"]}')
+    start, _ = start_of(find, folder)
+    assert start.is_over(4)
+    with pytest.raises(UserError, match="is complete, of 4 steps, and has no checkpoint"):
+        start.is_over(9)
+
+
 def test_fewer_steps_than_are_done(find, run):
     start, _ = start_of(find, run)
     with pytest.raises(UserError, match="has done 4 steps, and this run is to have 3"):
