@@ -158,6 +158,12 @@ class FluxEncodings:
         """uint8 `[N, 32]`, each once."""
         return self._keys(self.distinct_captions())
 
+    def text_keys(self) -> np.ndarray:
+        """Those of captions and prompts."""
+        from launcher.training.cache.index import as_keys
+
+        return as_keys([self.text(caption) for caption in self.distinct_captions()])
+
     def data_keys(self) -> np.ndarray:
         """Those of the data set: all but what is only in `prompts`."""
         return self._keys(list(dict.fromkeys(self.captions())))

@@ -204,3 +204,10 @@ def describe_model(config: Config, model_id: str) -> types.ModelDescription:
     from flux_controlnet_plugin.card import describe
 
     return types.ModelDescription(**describe(config, model_id))
+
+
+@hookimpl
+def sample(config: Config, request: types.SampleRequest) -> Any:
+    from flux_controlnet_plugin.sample import sample as make
+
+    return make(config, request)

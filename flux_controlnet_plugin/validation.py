@@ -22,11 +22,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flux_common.grid import Row, lay_out
 from flux_controlnet_plugin.images import Settings
 from launcher.training import atomic
 from launcher.training.buckets import nearest
 from launcher.training.errors import UserError
+from launcher.training.grid import Row, lay_out
 from launcher.training.images import check_image, load_rgb, resize_and_crop
 
 if TYPE_CHECKING:

@@ -35,7 +35,7 @@ Before `prepare_data` it has chosen the device (`launcher.training.device.set_up
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -53,6 +53,8 @@ from .types import (
     MemoryEstimate,
     ModelDescription,
     Models,
+    SampledImage,
+    SampleRequest,
     Stage,
     StepOutput,
     TrainState,
@@ -464,6 +466,25 @@ def describe_model(config: Config, model_id: str) -> ModelDescription:
 
     Returns:
         What the run's own figures do not tell. Default: a sentence, and no usage.
+    """
+
+
+@_spec("owned")
+def sample(config: Config, request: SampleRequest) -> Iterable[SampledImage]:
+    """Make images with what a run has trained, for `launcher sample`.
+
+    Called with the configuration of that run and, like `describe_model`, without its data; of a
+    model that no run has made, with placeholders for what is not known. The device is chosen.
+
+    Args:
+        config: the resolved configuration.
+        request: what is wanted.
+
+    Returns:
+        The images, one by one as they are made. Default: none, and the verb refuses the recipe.
+
+    Raises:
+        UserError: a control image or the weights cannot be used.
     """
 
 

@@ -221,6 +221,58 @@ class Validation:
     summary: str = ""
 
 
+@dataclass(frozen=True)
+class SampleRequest:
+    """The images that `launcher sample` is asked for.
+
+    Attributes:
+        weights: a folder that `export_weights` has filled, or that somebody else has made.
+        subjects: a prompt and the path of its control image each; None: there is none.
+        scales: what the outputs of a ControlNet are multiplied by; each image is made with all.
+        num_images: of each subject and scale, of different noise.
+        num_inference_steps: of the sampler.
+        guidance_scale: that a guidance-distilled model is told.
+        seed: of the noise.
+        size: (height, width) in pixels; None: that of the data which is nearest in shape.
+        build: the parts of a stage for a configuration, as a run has them, without values.
+        encode_elsewhere: has another process call the same hook, with `encodes_only`.
+        encodes_only: the prompts are to be encoded and kept, and no image is to be made.
+        say: told what the user should know, a line at a time.
+    """
+
+    weights: Path
+    subjects: Sequence[tuple[str, str | None]]
+    scales: Sequence[float]
+    num_images: int
+    num_inference_steps: int
+    guidance_scale: float
+    seed: int
+    size: tuple[int, int] | None
+    build: Callable[[Config, Stage], Models]
+    encode_elsewhere: Callable[[], object]
+    encodes_only: bool
+    say: Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class SampledImage:
+    """An image that was asked for.
+
+    Attributes:
+        subject: its position among the subjects.
+        scale: its position among the scales.
+        number: which of the images of this subject and scale.
+        image: uint8 `[height, width, 3]`.
+        control: the control image as the network has seen it, likewise; None: there is none.
+    """
+
+    subject: int
+    scale: int
+    number: int
+    image: np.ndarray
+    control: np.ndarray | None = None
+
+
 class Draws(Protocol):
     """Random numbers as a function of (seed, step, slot, name); see `launcher.training.random`.
 

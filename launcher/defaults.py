@@ -137,3 +137,9 @@ def describe_model() -> ModelDescription:
     from hooks.types import ModelDescription
 
     return ModelDescription("A model trained with MindSpore.")
+
+
+@hookimpl
+def sample() -> tuple[()]:
+    """No images."""
+    return ()

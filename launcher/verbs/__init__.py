@@ -16,6 +16,7 @@ from launcher.verbs.push import push
 from launcher.verbs.recipes import recipes
 from launcher.verbs.report import report
 from launcher.verbs.run import run
+from launcher.verbs.sample import sample
 
 VERBS: dict[str, Callable[[list[str]], None]] = {
     "run": run,
@@ -27,6 +28,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "plan": plan,
     "data": data,
     "cache": cache,
+    "sample": sample,
     "push": push,
     "report": report,
     "cp": cp,

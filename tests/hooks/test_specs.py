@@ -51,6 +51,7 @@ def test_the_hooks_in_call_order():
         "validate",
         "export_weights",
         "describe_model",
+        "sample",
         "on_train_start",
         "on_step_end",
         "on_checkpoint",

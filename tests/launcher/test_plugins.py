@@ -157,6 +157,7 @@ def test_wrappers_work_on_every_hook(write, style):
         "validate": {"config": None, "models": {}, "state": None, "prepared": ()},
         "export_weights": {"config": None, "models": {}, "directory": None, "values": None},
         "describe_model": {"config": None, "model_id": ""},
+        "sample": {"config": None, "request": None},
         "on_train_start": {"state": None},
         "on_step_end": {"state": None, "output": None},
         "on_checkpoint": {"state": None, "directory": None},
