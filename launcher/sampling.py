@@ -161,7 +161,7 @@ def run(
                 "Start again; if memory is short, close other programs.",
             ),
             encodes_only=options.encodes_only,
-            say=console.headline,
+            say=(lambda text: None) if options.encodes_only else console.headline,
         ),
     )
     total = len(subjects) * len(options.scale) * options.num_images

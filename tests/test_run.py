@@ -3,18 +3,22 @@
 import json
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = 6
+PROMPT, CONTROL = "a red circle", "examples/quickstart/data/conditioning_images/03.png"
 WEIGHTS = "controlnet/diffusion_pytorch_model.safetensors"
 
 #: What the frameworks print on a run that goes well; see launcher/quiet.py.
@@ -61,6 +65,8 @@ def run(folder):
         *(f"output_dir={output_dir}", f"max_train_steps={STEPS}", "lr_warmup_steps=2"),
         *("max_train_samples=8", "max_sequence_length=64", "heldout_samples=2"),
         *("checkpointing_steps=4", "ema_decay=0.9", "validation_steps=2", "at_start=true"),
+        *("validation_samples=1", f"validation_prompt={PROMPT}", f"validation_image={CONTROL}"),
+        "validation_inference_steps=2",
         f"cache_dir={folder / 'cache'}",  # its own: what it encodes is looked at
     )
     assert process.returncode == 0, process.stderr
@@ -74,7 +80,7 @@ def metrics(output_dir):
 def test_a_normal_run_says_what_it_does_and_nothing_else(run):
     process, output_dir = run
     assert not NOISE.search(process.stderr), process.stderr
-    for line in ("encoded 25 inputs in", "compiled the training step in", f"step {STEPS}/{STEPS}"):
+    for line in ("encoded 26 inputs in", "compiled the training step in", f"step {STEPS}/{STEPS}"):
         assert line in process.stderr
     assert process.stdout.splitlines() == [
         str(output_dir / folder / name)
@@ -129,7 +135,9 @@ def assert_same_course(one, other):
     assert figures(one) == figures(other)
     log = "validation/figures.jsonl"
     assert (one / log).read_bytes() == (other / log).read_bytes()
-    for name in (WEIGHTS, f"ema/{WEIGHTS}"):
+    pictures = [path.relative_to(one) for path in (one / "validation").rglob("*.png")]
+    assert len(pictures) == 2 + 1 + 2 * 4 + 1  # controls, target, two at each of four steps, grid
+    for name in (WEIGHTS, f"ema/{WEIGHTS}", *pictures):
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
 
 
@@ -152,6 +160,59 @@ def test_its_averaged_weights_are_others(run):
     assert last.keys() == averaged.keys()
     name = "controlnet_blocks.0.weight"
     assert 0 < np.linalg.norm(averaged[name]) < np.linalg.norm(last[name])
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image).astype(int)
+
+
+def test_it_is_sampled_from_as_its_last_validation_was(run, folder):
+    _, output_dir = run
+    before = {path: path.stat().st_mtime_ns for path in output_dir.rglob("*")}
+    process = launch(
+        *("sample", str(output_dir), "--prompt", PROMPT, "--control", CONTROL, "--steps", "2"),
+        *("--scale", "0", "1", "--output", str(folder / "samples")),
+    )
+    assert process.returncode == 0, process.stderr
+    assert not NOISE.search(process.stderr), process.stderr
+    names = ("prompt-0-scale-0.png", "prompt-0-scale-1.png", "grid.png")
+    assert process.stdout.splitlines() == [str(folder / "samples" / name) for name in names]
+    assert "encoding" not in process.stderr  # the run has kept the prompt's embeddings
+    without, sampled, _ = (pixels(folder / "samples" / name) for name in names)
+    validated = pixels(output_dir / "validation" / f"step-{STEPS:06}" / "prompt-0.png")
+    assert np.abs(sampled - validated).max() <= 1
+    fresh = pixels(output_dir / "validation" / "step-000000" / "prompt-0.png")
+    assert np.abs(without - fresh).max() <= 1 < np.abs(sampled - fresh).max()
+    assert {path: path.stat().st_mtime_ns for path in output_dir.rglob("*")} == before
+
+
+def test_a_controlnet_that_others_wrote_is_sampled_from(run, folder):
+    """In bfloat16, in two files with an index, and with a prompt that nobody has encoded."""
+    _, output_dir = run
+    other = folder / "others"
+    other.mkdir()
+    shutil.copy(output_dir / "controlnet" / "config.json", other)
+    tensors = {n: a.astype(ml_dtypes.bfloat16) for n, a in load_file(output_dir / WEIGHTS).items()}
+    stem, half = "diffusion_pytorch_model", len(tensors) // 2
+    parts = [dict(list(tensors.items())[:half]), dict(list(tensors.items())[half:])]
+    places = {}
+    for number, part in enumerate(parts, start=1):
+        name = f"{stem}-{number:05}-of-00002.safetensors"
+        save_file(part, other / name)
+        places |= dict.fromkeys(part, name)
+    index = {"metadata": {}, "weight_map": places}
+    (other / f"{stem}.safetensors.index.json").write_text(json.dumps(index))
+    process = launch(
+        *("sample", str(other), "--base", "examples/quickstart/tiny-flux", "--steps", "2"),
+        *("--prompt", "a blue circle", "--control", CONTROL, "--height", "64", "--width", "64"),
+        *("--output", str(folder / "of-others"), f"cache_dir={folder / 'cache'}"),
+        "max_sequence_length=64",
+    )
+    assert process.returncode == 0, process.stderr
+    assert "encoding the prompt" in process.stderr
+    assert process.stdout.splitlines() == [str(folder / "of-others" / "prompt-0.png")]
+    assert pixels(folder / "of-others" / "prompt-0.png").shape == (64, 64, 3)
 
 
 def test_its_config_repeats_it_bit_for_bit_with_an_interruption(run, folder):

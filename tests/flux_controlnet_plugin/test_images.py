@@ -1,0 +1,186 @@
+"""Images through MindONE's pipeline: beside Euler's method written down in numpy over the cell whose
+predictions are compared with diffusers' (tests/benchmarks/test_parity.py)."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from flux_common.latents import encode_moments, image_ids, normalise, pack, sample_posterior, unpack
+from launcher.training.images import to_float
+from tests.flux_controlnet_plugin.conftest import TEXT_LENGTH
+
+HEIGHT, WIDTH, STEPS = 32, 48, 3
+TOKENS = HEIGHT * WIDTH // 256
+
+
+@pytest.fixture(scope="module")
+def vae(graph_mode, tiny_flux):
+    from flux_common.loading import load_vae
+
+    return load_vae(str(tiny_flux))
+
+
+@pytest.fixture(scope="module")
+def loss(make_loss):
+    return make_loss(2, 1, filled=True)
+
+
+@pytest.fixture(scope="module")
+def painter(loss, vae, tiny_flux):
+    from flux_common.loading import load_scheduler
+    from flux_controlnet_plugin.images import Painter
+
+    models = {
+        "transformer": loss.transformer,
+        "controlnet": loss.controlnet,
+        "scheduler": load_scheduler(str(tiny_flux)),
+    }
+    return Painter(models, vae)
+
+
+@pytest.fixture(scope="module")
+def settings():
+    from flux_controlnet_plugin.images import Settings
+
+    return Settings(HEIGHT, WIDTH, num_inference_steps=STEPS, seed=5)
+
+
+@pytest.fixture(scope="module")
+def embeddings():
+    rng = np.random.default_rng(0)
+    shapes = ((TEXT_LENGTH, 32), (32,))
+    return tuple(rng.standard_normal(shape).astype(np.float32) for shape in shapes)
+
+
+@pytest.fixture(scope="module")
+def control():
+    return np.random.default_rng(1).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def image(painter, embeddings, control, settings):
+    return painter.paint(embeddings, control, settings)
+
+
+def sigmas(tokens, steps):
+    """Those of FLUX.1-dev: shifted by exp(mu), which grows with the number of tokens."""
+    mu = 0.5 + (1.15 - 0.5) * (tokens - 256) / (4096 - 256)
+    times = np.linspace(1, 1 / steps, steps)
+    return np.append(np.exp(mu) / (np.exp(mu) + 1 / times - 1), 0).astype(np.float32)
+
+
+def euler(loss, vae, embeddings, control, settings, with_control):
+    import mindspore as ms
+    from mindspore import nn
+
+    from flux_controlnet_plugin.images import noise_of
+    from launcher.training.random import generator
+
+    class Predict(nn.Cell):
+        def __init__(self):
+            super().__init__(auto_prefix=False)
+            self.loss = loss
+
+        def construct(self, latents, control, timesteps, embeds, pooled, ids):
+            used = control if with_control else None
+            return self.loss.predict(latents, used, timesteps, embeds, pooled, ids)
+
+    moments = encode_moments(vae, to_float(control)[None])
+    eps = generator(settings.seed, "posterior of the control image", settings.number)
+    shape = (1, moments.shape[1] // 2, HEIGHT // 8, WIDTH // 8)
+    drawn = sample_posterior(moments, eps.standard_normal(shape).astype(np.float32))
+    factors = vae.config.shift_factor, vae.config.scaling_factor
+    control_latents = pack(normalise(drawn, *factors)).astype(np.float32)
+    predict, latents = Predict(), noise_of(settings, 64)[None]
+    rest = [ms.Tensor(array[None]) for array in embeddings]
+    ids = ms.Tensor(image_ids(HEIGHT // 16, WIDTH // 16))
+    levels = sigmas(TOKENS, settings.num_inference_steps)
+    for level, following in zip(levels, levels[1:]):
+        velocity = predict(
+            ms.Tensor(latents),
+            ms.Tensor(control_latents),
+            ms.Tensor([1000 * level], ms.float32),
+            *rest,
+            ids,
+        )
+        latents = latents + (following - level) * velocity.asnumpy()
+    return unpack(latents, HEIGHT // 8, WIDTH // 8)
+
+
+def difference(one, other):
+    return np.linalg.norm(one - other) / np.linalg.norm(other)
+
+
+def test_the_latents_are_those_of_eulers_method(painter, loss, vae, embeddings, control, settings):
+    made = painter.latents(embeddings, control, settings)
+    expected = euler(loss, vae, embeddings, control, settings, True)
+    assert difference(made, expected) < 2e-6
+    # The comparison sees the ControlNet.
+    assert difference(painter.latents(embeddings, 255 - control, settings), expected) > 1e-4
+
+
+def test_at_scale_0_the_base_model_is_alone(painter, loss, vae, embeddings, control, settings):
+    settings = replace(settings, controlnet_conditioning_scale=0.0)
+    made = painter.latents(embeddings, control, settings)
+    expected = euler(loss, vae, embeddings, control, settings, False)
+    assert difference(made, expected) < 2e-6
+    np.testing.assert_array_equal(made, painter.latents(embeddings, 255 - control, settings))
+
+
+def test_an_image_does_not_depend_on_those_made_before(
+    painter, embeddings, control, settings, image
+):
+    others = [replace(settings, seed=6), replace(settings, number=1)]
+    for other in others:
+        assert (painter.paint(embeddings, control, other) != image).any()
+    np.testing.assert_array_equal(painter.paint(embeddings, control, settings), image)
+    assert image.shape == (HEIGHT, WIDTH, 3) and image.dtype == np.uint8
+
+
+def test_one_graph_serves_every_scale_step_and_prompt(painter, loss, embeddings, control, settings):
+    for scale, steps in ((0.3, 1), (0.7, 4)):
+        changed = replace(
+            settings, controlnet_conditioning_scale=scale, num_inference_steps=steps, number=2
+        )
+        painter.paint((embeddings[0] + 1, embeddings[1]), control, changed)
+    assert len(loss.controlnet.compile_cache) == 1
+    assert len(painter._pipeline.transformer._forward.compile_cache) == 1
+
+
+def test_weights_that_have_changed_count(painter, loss, embeddings, control, settings, image):
+    import mindspore as ms
+
+    parameter = loss.controlnet.controlnet_blocks[0].weight
+    before = parameter.asnumpy().copy()
+    parameter.set_data(ms.Tensor(before + 1))
+    try:
+        assert (painter.paint(embeddings, control, settings) != image).any()
+    finally:
+        parameter.set_data(ms.Tensor(before))
+    np.testing.assert_array_equal(painter.paint(embeddings, control, settings), image)
+
+
+def test_the_image_is_what_the_vae_makes_of_the_latents(
+    painter, vae, embeddings, control, settings, image
+):
+    import mindspore as ms
+
+    latents = painter.latents(embeddings, control, settings)
+    scaled = latents / vae.config.scaling_factor + vae.config.shift_factor
+    pixels = vae.decode(ms.Tensor(scaled.astype(np.float32)))[0].asnumpy()[0].transpose(1, 2, 0)
+    shown = image.astype(np.float64) / 127.5 - 1
+    assert np.abs(shown - pixels.clip(-1, 1)).max() <= 0.5 / 127.5 + 1e-5
+
+
+def test_the_schedulers_table_for_training_stays_as_it_is(loss, vae, tiny_flux, painter, image):
+    from flux_common.loading import load_scheduler
+    from flux_controlnet_plugin.images import Painter, Settings
+
+    scheduler = load_scheduler(str(tiny_flux))
+    before = scheduler.timesteps.asnumpy().copy()
+    models = {"transformer": loss.transformer, "controlnet": loss.controlnet}
+    other = Painter({**models, "scheduler": scheduler}, vae)
+    other._pipeline.scheduler.set_timesteps(2, mu=1.0)
+    assert Settings(16, 16).num_inference_steps == 28
+    np.testing.assert_array_equal(scheduler.timesteps.asnumpy(), before)

@@ -1,0 +1,54 @@
+"""Images side by side: each where it belongs, scaled, and labels that fit."""
+
+import numpy as np
+from PIL import Image
+
+from launcher.training.grid import Row, lay_out
+
+RED, BLUE, GREY, WHITE = (255, 0, 0), (0, 0, 255), (0xDD,) * 3, (255,) * 3
+
+
+def save(path, size, colour):
+    Image.new("RGB", size, colour).save(path)
+    return path
+
+
+def boxes(grid, colour):
+    """Left, top, right, bottom of the pixels of a colour."""
+    mask = (np.asarray(grid) == colour).all(axis=2)
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+
+
+def test_images_are_where_row_and_column_meet(tmp_path):
+    red, blue = save(tmp_path / "r.png", (64, 64), RED), save(tmp_path / "b.png", (64, 32), BLUE)
+    grid = lay_out(["one", "two"], [Row("first", [red, None]), Row("second", [None, blue])], 64)
+    left, top, right, bottom = boxes(grid, RED)
+    assert (right - left, bottom - top) == (64, 64)
+    blue_left, blue_top, blue_right, blue_bottom = boxes(grid, BLUE)
+    assert (blue_right - blue_left, blue_bottom - blue_top) == (64, 32)
+    assert blue_left > right and blue_top > bottom
+    # What is missing is a grey field, in the first row right of the red image.
+    assert grid.getpixel(((blue_left + blue_right) // 2, (top + bottom) // 2)) == GREY
+
+
+def test_large_images_are_reduced_and_tiny_ones_enlarged(tmp_path):
+    red = save(tmp_path / "r.png", (640, 320), RED)
+    blue = save(tmp_path / "b.png", (10, 10), BLUE)
+    grid = lay_out(["one", "two"], [Row("", [red, blue])], 128)
+    left, top, right, bottom = boxes(grid, RED)
+    assert (right - left, bottom - top) == (128, 64)
+    left, _, right, _ = boxes(grid, BLUE)
+    assert right - left == 60  # a whole multiple, so that its pixels stay sharp
+
+
+def test_labels_are_drawn_and_cut_off_where_there_is_no_room(tmp_path):
+    red = save(tmp_path / "r.png", (64, 64), RED)
+    long = lay_out(["x" * 80, ""], [Row("y" * 200 + "\n\n", [red, red])], 64)
+    short = lay_out(["", ""], [Row("", [red, red])], 64)
+    assert long.size == short.size
+    pixels, empty = np.asarray(long), np.asarray(short)
+    assert (pixels != empty).any()
+    # The label of the first column ends before the second begins; so does the row's before the edge.
+    second = boxes(short, RED)[0] + 64
+    assert (pixels[:30, second : second + 8] == WHITE).all() and (pixels[:, -4:] == WHITE).all()
