@@ -123,7 +123,7 @@ def batches_of(
     """Held-out samples at all levels, in batches of one shape.
 
     Args:
-        rows: their numbers.
+        rows: their numbers, ascending.
         groups: the group of every sample of the data set, whose images have one size; None: all.
         size: of a batch.
 
@@ -131,6 +131,14 @@ def batches_of(
         `size` items, and how many of them count: the last batch of a group is filled up by
         repeating its last item.
     """
+
+    def other(row: int) -> int | None:
+        """A sample before all of these, of the same size, for one that is alone of its size."""
+        if groups is None:
+            return rows[0] - 1 if rows[0] > 0 else None
+        found = np.flatnonzero(groups[: rows[0]] == groups[row])
+        return int(found[-1]) if len(found) else None
+
     by_group: dict[int, list[int]] = {}
     for row in rows:
         by_group.setdefault(0 if groups is None else int(groups[row]), []).append(row)
@@ -139,7 +147,7 @@ def batches_of(
         items = []
         for place, row in enumerate(members):
             # The next one of its group: never itself, and each one's control is used once.
-            partner = members[(place + 1) % len(members)] if len(members) > 1 else None
+            partner = members[(place + 1) % len(members)] if len(members) > 1 else other(row)
             for level in LEVELS:
                 items.append(Item(row, level, partner, slot))
                 slot += 1
@@ -203,8 +211,8 @@ class HeldOut:
         Returns:
             `loss`, with the control; `loss_without_control` and `loss_shuffled_control`;
             `residual_norm`: that of the ControlNet's residuals, of the hidden states'; `samples`.
-            Without a ControlNet only `loss` and `samples`; the shuffled one only if two samples
-            have images of one size.
+            Without a ControlNet only `loss` and `samples`; a sample whose size no other one has
+            is not in the shuffled loss.
         """
         sums: dict[str, list[np.ndarray]] = {}
         for number, (items, count) in enumerate(self._batches):

@@ -61,12 +61,12 @@ class Loop:
                 folder was removed; what could be saved is.
         """
         self._first = self.state.step
-        if self._first == 0:
-            self._validate_if_due()
         self._logs = self.run_dir.logs.sizes()  # as of the last step that is done
         self._left_out = 0
         state = self.state
         try:
+            if self._first == 0:
+                self._validate_if_due()
             with (
                 stoppable(self._save_while_compiling) as asked,
                 self.console.progress(state.max_train_steps, state.step) as progress,
@@ -219,6 +219,8 @@ class Loop:
         """Save the state although the run's folder is gone. Returns what to tell the user."""
         path = self.run_dir.path
         gone = f"{path} was removed or moved while the run was writing to it"
+        if self.state.step == self._first:
+            return f"{gone}. No step was done."
         try:
             self.run_dir.make_anew(self.config_text)
             saved = self.saver.save_anew(self.state)

@@ -250,10 +250,18 @@ class Training:
             cache=encoded.cache,
             heldout=validation.held_out(config, self.dataset),
         )
-        if config.runtime.mode == "graph" and hasattr(prepared, "compile"):
-            with console.compiling("the validation", "before the first step only"):
-                prepared.compile()
-        return Validator(config, self.hook, prepared, self.run_dir, trackers, console)
+        validator = Validator(
+            config,
+            self.hook,
+            prepared,
+            self.run_dir,
+            trackers,
+            console,
+            lambda key: self.stage.mend(encoded, key),
+        )
+        if config.runtime.mode == "graph":
+            validator.compile()
+        return validator
 
     def _compile(
         self, state: TrainState, step: TrainStep, ema: Ema | None, feed: Feed, report: Report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hooks.types import Config, Dataset, TrainState, Validation
@@ -55,6 +56,7 @@ class Validator:
         run_dir: has the log of the figures.
         trackers: are told of them.
         console: shows them.
+        mend: makes the encoding of a key anew.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Validator:
         run_dir: RunDir,
         trackers: Trackers,
         console: Console,
+        mend: Callable[[bytes], None],
     ) -> None:
         self._section = config.validation
         self._config = config
@@ -73,6 +76,13 @@ class Validator:
         self._run_dir = run_dir
         self._trackers = trackers
         self._console = console
+        self._mend = mend
+
+    def compile(self) -> None:
+        """Compile what the recipe has prepared, if it can be."""
+        if hasattr(self._prepared, "compile"):
+            with self._console.compiling("the validation", "before the first step only"):
+                self._with_mended(self._prepared.compile)
 
     def is_due(self, step: int, total: int) -> bool:
         """Whether to look when so many steps are done, of so many."""
@@ -89,8 +99,10 @@ class Validator:
         Raises:
             UserError: what the recipe says is wrong.
         """
-        found: Validation = self._hook.validate(
-            config=self._config, models=state.models, state=state, prepared=self._prepared
+        found: Validation = self._with_mended(
+            lambda: self._hook.validate(
+                config=self._config, models=state.models, state=state, prepared=self._prepared
+            )
         )
         if found.figures:
             self._run_dir.append(FIGURES, {"step": state.step, **found.figures})
@@ -100,3 +112,21 @@ class Validator:
             self._trackers.images(state.step, found.images)
         summary = found.summary or ", ".join(f"{k} {v:.4g}" for k, v in found.figures.items())
         self._console.headline(f"validation after step {state.step}: {summary}")
+
+    def _with_mended(self, look: Callable[[], Any]) -> Any:
+        """The result of a function; an encoding that it finds damaged is made anew."""
+        from launcher.training.cache import DamagedEntryError
+
+        mended: set[bytes] = set()
+        while True:
+            try:
+                return look()
+            except DamagedEntryError as error:
+                if error.key in mended:
+                    raise UserError(
+                        f"{error}, and had been made anew a moment ago: the disk or the memory of "
+                        "this machine is at fault. Set data.cache_dir to another disk."
+                    ) from error
+                self._console.headline(f"{error}; it is made anew")
+                mended.add(error.key)
+                self._mend(error.key)

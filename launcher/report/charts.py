@@ -75,7 +75,8 @@ def of_validations(runs: list[Run]) -> Iterator[Chart]:
             Line(run.label, *control_gap(run), colour=number, dots=True)
             for number, run in enumerate(runs)
         ],
-        note="loss without the control minus loss with it: above 0, the control helps",
+        note="loss with another image's control minus loss with its own: above 0, the control is "
+        "looked at",
         from_zero=True,
         may_be_log=False,
     )

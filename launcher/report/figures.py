@@ -69,11 +69,15 @@ def _of_validations(run: Run) -> dict[str, str]:
 
 
 def control_gap(run: Run) -> tuple[np.ndarray, np.ndarray]:
-    """Steps, and by how much the loss is larger without the control than with it."""
+    """Steps, and by how much the loss is larger with another image's control than with its own.
+
+    Not "without control": a ControlNet that looks at no control at all, and has learned what the
+    pictures are like, is better than none.
+    """
     lines = run.validations
-    if not {"loss", "loss_without_control"} <= lines.columns.keys():
+    if not {"loss", "loss_shuffled_control"} <= lines.columns.keys():
         return np.empty(0), np.empty(0)
-    gap = lines.columns["loss_without_control"] - lines.columns["loss"]
+    gap = lines.columns["loss_shuffled_control"] - lines.columns["loss"]
     known = np.isfinite(gap)
     return lines.step[known], gap[known]
 

@@ -40,6 +40,13 @@ def test_batches_and_partners_are_of_one_size_of_images():
     assert partners == {2: 4, 4: 2, 3: 5, 5: 3, 6: None}
 
 
+def test_one_that_is_alone_of_its_size_gets_the_control_of_a_trained_sample():
+    groups = [9, 2, 2, 9, 0, 2]
+    partners = {i.row: i.partner for items, _ in plan([4, 5], groups, 4) for i in items}
+    assert partners == {4: None, 5: 2}
+    assert {i.partner for items, _ in plan([7], None, 4) for i in items} == {6}
+
+
 def test_in_words():
     from flux_controlnet_plugin.figures import in_words
 

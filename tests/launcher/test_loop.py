@@ -443,3 +443,17 @@ def test_a_validation_that_cannot_be_done_loses_no_step(tmp_path):
     assert "validation/figures.jsonl" not in found.about["logs"]
     lines = (run.run_dir.path / "metrics.jsonl").read_bytes()
     assert lines[: found.about["logs"]["metrics.jsonl"]].count(b"\n") == 3
+
+
+def test_a_folder_that_is_removed_before_the_first_step(tmp_path):
+    run = validated(tmp_path / "run", {0})
+    look = run.validator.run
+
+    def remove(state):
+        shutil.rmtree(run.run_dir.path)
+        look(state)
+
+    run.validator.run = remove
+    with pytest.raises(UserError, match=r"was removed or moved .* No step was done"):
+        run.go()
+    assert not run.run_dir.path.exists()

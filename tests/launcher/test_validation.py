@@ -31,7 +31,7 @@ class Trackers:
 def validator(run_dir=None, found=None, said=None, trackers=None, **options):
     hook = SimpleNamespace(validate=lambda **arguments: found)
     console = SimpleNamespace(headline=None if said is None else said.append)
-    return Validator(config(**options), hook, (), run_dir, trackers, console)
+    return Validator(config(**options), hook, (), run_dir, trackers, console, None)
 
 
 @pytest.mark.parametrize(
@@ -95,3 +95,44 @@ def test_a_recipe_that_has_no_validation():
     (problem,) = validation.problems(config(validation_steps=1), plugins)
     assert "the recipe fence has none" in problem
     assert validation.problems(config(), plugins) == []
+
+
+class Damaged:
+    """Looks at encodings of which one is damaged until it is made anew."""
+
+    def __init__(self, mends):
+        self.is_damaged, self.mends, self.mended = True, mends, []
+
+    def look(self, **arguments):
+        from launcher.training.cache import DamagedEntryError
+
+        if self.is_damaged:
+            raise DamagedEntryError(b"key", "a.safetensors", "its checksum is another")
+        return Validation(summary="all is well")
+
+    def mend(self, key):
+        self.mended.append(key)
+        self.is_damaged = not self.mends
+
+
+@pytest.mark.parametrize("mends", [True, False])
+def test_a_damaged_encoding_is_made_anew(mends):
+    damaged, said = Damaged(mends), []
+    looks = Validator(
+        config(at_end=True),
+        SimpleNamespace(validate=damaged.look),
+        (),
+        None,
+        Trackers(),
+        SimpleNamespace(headline=said.append),
+        damaged.mend,
+    )
+    state = SimpleNamespace(step=3, models=None)
+    if mends:
+        looks.run(state)
+        assert said[-1] == "validation after step 3: all is well"
+    else:
+        with pytest.raises(UserError, match="the disk or the memory of this machine is at fault"):
+            looks.run(state)
+    assert damaged.mended == [b"key"]
+    assert "it is made anew" in said[0]
