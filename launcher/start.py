@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hooks.types import Dist
-from launcher import resume
+from launcher import resume, validation
 from launcher.checkpointing import Contents
 from launcher.config import list_options
 from launcher.logs import RESUMES
@@ -186,11 +186,13 @@ class Start:
         if self.is_in_place:
             checkpoint.remove_leftovers(run_dir.path)
             run_dir.logs.go_back(origin.logs)
+            validation.forget_images(run_dir.path, origin.step)
             run_dir.write_config(self._config_text)
             (run_dir.path / EXPORTED).unlink(missing_ok=True)
             run_dir.write_provenance(**provenance)
         else:
             run_dir.logs.copy(origin.folder, origin.logs)
+            validation.copy_images(origin.folder, run_dir.path, origin.step)
             name = str(origin.folder / name)
         run_dir.append(
             RESUMES,

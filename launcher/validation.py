@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hooks.types import Config, Dataset, TrainState, Validation
@@ -14,6 +16,9 @@ from launcher.training.errors import UserError
 
 if TYPE_CHECKING:
     from launcher.plugins import Plugins
+
+#: In a run's folder: what validations have left.
+FOLDER = "validation"
 
 
 def problems(config: Config, plugins: Plugins) -> list[str]:
@@ -44,6 +49,27 @@ def trained_samples(config: Config, samples: int) -> int:
 def held_out(config: Config, dataset: Dataset) -> range:
     """The numbers of the samples that are not trained on."""
     return range(trained_samples(config, len(dataset)), len(dataset))
+
+
+def forget_images(run: Path, step: int) -> None:
+    """Remove the images that were made after a step which a run goes back to."""
+    for path in _images_after(run, step):
+        shutil.rmtree(path)
+
+
+def copy_images(source: Path, target: Path, step: int) -> None:
+    """Begin with the images of another run, up to a step."""
+    later = set(_images_after(source, step))
+    for path in sorted(set(_images_after(source, -1)) - later):
+        shutil.copytree(path, target / FOLDER / path.name, dirs_exist_ok=True)
+
+
+def _images_after(run: Path, step: int) -> Iterator[Path]:
+    """Folders `validation/step-000100` of later steps."""
+    for path in (run / FOLDER).glob("step-*"):
+        number = path.name.removeprefix("step-")
+        if number.isdecimal() and int(number) > step:
+            yield path
 
 
 class Validator:

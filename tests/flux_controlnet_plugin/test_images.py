@@ -1,6 +1,7 @@
-"""Images through MindONE's pipeline: beside Euler's method written down in numpy over the cell whose
-predictions are compared with diffusers' (tests/benchmarks/test_parity.py)."""
+"""Images through MindONE's pipeline: beside Euler's method written down in numpy over the cell
+whose predictions are compared with diffusers' (tests/benchmarks/test_parity.py)."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -96,7 +97,7 @@ def euler(loss, vae, embeddings, control, settings, with_control):
     rest = [ms.Tensor(array[None]) for array in embeddings]
     ids = ms.Tensor(image_ids(HEIGHT // 16, WIDTH // 16))
     levels = sigmas(TOKENS, settings.num_inference_steps)
-    for level, following in zip(levels, levels[1:]):
+    for level, following in itertools.pairwise(levels):
         velocity = predict(
             ms.Tensor(latents),
             ms.Tensor(control_latents),

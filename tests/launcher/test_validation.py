@@ -136,3 +136,18 @@ def test_a_damaged_encoding_is_made_anew(mends):
             looks.run(state)
     assert damaged.mended == [b"key"]
     assert "it is made anew" in said[0]
+
+
+def test_a_run_that_goes_back_forgets_the_images_that_came_after(tmp_path):
+    for step in (0, 50, 100):
+        folder = tmp_path / "validation" / f"step-{step:06}"
+        folder.mkdir(parents=True)
+        (folder / "prompt-0.png").write_text(str(step))
+    other = tmp_path / "other"
+    validation.copy_images(tmp_path, other, 50)
+    copied = sorted((other / "validation").rglob("*.png"))
+    assert [path.read_text() for path in copied] == ["0", "50"]
+    validation.forget_images(tmp_path, 50)
+    left = sorted(path.name for path in (tmp_path / "validation").iterdir())
+    assert left == ["step-000000", "step-000050"]
+    validation.forget_images(tmp_path / "run without images", 0)

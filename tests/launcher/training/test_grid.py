@@ -49,6 +49,6 @@ def test_labels_are_drawn_and_cut_off_where_there_is_no_room(tmp_path):
     assert long.size == short.size
     pixels, empty = np.asarray(long), np.asarray(short)
     assert (pixels != empty).any()
-    # The label of the first column ends before the second begins; so does the row's before the edge.
+    # The first column's label ends before the second begins, and the row's before the edge.
     second = boxes(short, RED)[0] + 64
     assert (pixels[:30, second : second + 8] == WHITE).all() and (pixels[:, -4:] == WHITE).all()
