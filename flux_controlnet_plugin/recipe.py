@@ -27,8 +27,8 @@ def check_config(config: Config) -> list[str]:
     from flux_controlnet_plugin.models import problems
 
     found = list(problems(config.model))
-    validation, images = config.validation, config.images
-    if validation.is_wanted and not validation.heldout_samples and not images.is_wanted:
+    wanted = validation_images.is_wanted(config)
+    if wanted and not config.validation.heldout_samples and not config.images.is_wanted:
         found.append(
             "there are to be validations, but validation.heldout_samples is 0 and there is no "
             "images.validation_prompt, so that there is nothing to look at. Hold out some samples, "

@@ -59,20 +59,25 @@ class Subject:
     target: np.ndarray | None = None
 
 
+def is_wanted(config: Any) -> bool:
+    """Whether the run is validated. Not every launcher has such a section."""
+    return "validation" in config and config.validation.is_wanted
+
+
 def problems(config: Any) -> list[str]:
     """What is wrong with the section `images` of a configuration, in sentences."""
-    images, validation = config.images, config.validation
+    images = config.images
     found = image_problems("images.validation_image", sorted(set(images.controls)))
-    if images.is_wanted and not validation.is_wanted:
+    if images.is_wanted and not is_wanted(config):
         found.append(
             "the section images says what validations make images of, but there are no "
             "validations: set validation.validation_steps, at_start or at_end."
         )
-    if images.validation_samples > validation.heldout_samples:
+    elif images.is_wanted and images.validation_samples > config.validation.heldout_samples:
         found.append(
             f"images.validation_samples is {images.validation_samples}, and those are held-out "
-            f"samples, of which validation.heldout_samples is {validation.heldout_samples}. Hold "
-            "out as many, or more."
+            "samples, of which validation.heldout_samples is "
+            f"{config.validation.heldout_samples}. Hold out as many, or more."
         )
     return found
 
@@ -90,7 +95,7 @@ def image_problems(option: str, paths: Sequence[str]) -> list[str]:
 
 def validated_prompts(config: Any) -> list[str]:
     """The prompts whose embeddings a run needs besides those of its data."""
-    return list(config.images.prompts) if config.validation.is_wanted else []
+    return list(config.images.prompts) if is_wanted(config) else []
 
 
 def images_of_run(

@@ -26,7 +26,8 @@ wants the recipe's own answer calls it: hook implementations are plain module fu
 A launcher, whichever it is, calls the hooks in the order of this file. It brings three sections
 of the configuration: `train` (with `output_dir` and `seed`), `precision` (with the arguments of
 `launcher.training.precision.Policy.of`) and `checkpoint` (with `save_weight_dtype`: fp32, fp16,
-bf16 or None). It answers the hooks whose documentation names a default.
+bf16 or None); and `validation` if it calls `validate`. It answers the hooks whose documentation
+names a default.
 Before `prepare_data` it has chosen the device (`launcher.training.device.set_up`); in the
 `precompute` stage it freezes what `build_models` returned; and it has the weights read
 (`launcher.training.weights.load`) of what it is about to run, after `apply_precision`.
