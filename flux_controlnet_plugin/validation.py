@@ -90,7 +90,7 @@ def image_problems(option: str, paths: Sequence[str]) -> list[str]:
 
 def validated_prompts(config: Any) -> list[str]:
     """The prompts whose embeddings a run needs besides those of its data."""
-    return list(config.images.prompts) if config.validation.is_wanted else []
+    return list(config.images.prompts)
 
 
 def images_of_run(

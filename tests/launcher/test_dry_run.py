@@ -65,7 +65,7 @@ def test_who_answers_in_place_of_the_recipe(dry_run):
     assert [line.split()[0] for line in others.splitlines()] == [
         "build_dataset", "inspect_data", "prepare_data", "build_models", "apply_precision",
         "plan_encodings", "precompute", "estimate_memory", "build_optimizer", "train_step",
-        "train_step", "build_validation", "validate", "describe_model",
+        "train_step", "build_validation", "validate", "describe_model", "sample",
     ]  # fmt: skip
     assert "v.py:11" in others and "launcher.defaults" in others and "wrapped by v.py:16" in others
     assert "recipe.py" not in others
