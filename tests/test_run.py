@@ -277,6 +277,8 @@ def test_the_readmes_variant_trains_only_the_new_layers(run, folder, readme_vari
     process = launch(
         *("--config", str(first / "config.yaml"), "-p", str(readme_variant)),
         *(f"output_dir={output_dir}", "max_train_steps=3"),
+        *("validation_samples=0", "validation_prompt=null", "validation_image=null"),
+        "validation_inference_steps=28",
     )
     assert process.returncode == 0, process.stderr
     base = load_file(
