@@ -163,13 +163,15 @@ def _describe_one(kind: Any) -> str:
 
 
 def _near_choice(given: Given, annotation: Any) -> str:
+    """Of a list, what was meant by the first element that is no choice."""
+    kinds = list(_alternatives(annotation))
+    kinds += [get_args(kind)[0] for kind in kinds if get_origin(kind) in (list, tuple)]
     choices = [
-        str(choice)
-        for kind in _alternatives(annotation)
-        if get_origin(kind) is Literal
-        for choice in get_args(kind)
+        str(choice) for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)
     ]
-    meant = near(given.text or "", choices)
+    words = [item.text or "" for item in given.items or ()] or [given.text or ""]
+    wrong = [word for word in words if word not in choices]
+    meant = near(wrong[0], choices) if wrong else None
     return f"; did you mean {meant}?" if meant else ""
 
 

@@ -226,6 +226,8 @@ class Training:
 
         section, folder = self.config.tracking, self.run_dir.path
         services = section.services if self.dist.is_main else []
+        for name in (tracking.ID, *(tracking.FOLDERS[service] for service in services)):
+            self.run_dir.let_write(name)
         occasion = Occasion(
             folder=folder,
             project=section.tracker_project_name or recipe,

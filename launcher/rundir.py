@@ -78,6 +78,7 @@ class RunDir:
         self.path = path
         self._is_main = is_main
         self._created = list(created)
+        self._disposable: list[Path] = []
         self.logs = Logs(path, is_main)
         self._is_kept = False
 
@@ -270,12 +271,20 @@ class RunDir:
                 "train.output_dir."
             )
 
+    def let_write(self, name: str) -> None:
+        """Somebody else will write a file or folder of that name, which is not there yet: it goes
+        when the run is abandoned."""
+        path = self.path / name
+        if not path.exists():
+            self._disposable.append(path)
+
     def close(self) -> None:
         """No more lines will be written. May be called twice."""
         self.logs.close()
 
     def abandon(self) -> None:
-        """Remove the files that this object wrote, and the folders it made if they are empty.
+        """Remove the files that this object wrote, those it let others write, and the folders it
+        made if they are empty.
 
         Files that others put into the folder stay. Does nothing once something is recorded, or if
         the run was there before.
@@ -283,6 +292,11 @@ class RunDir:
         self.close()
         if self._is_kept or not self._is_main:
             return
+        for path in self._disposable:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)  # its writer may still be at it
+            else:
+                path.unlink(missing_ok=True)
         for path in reversed([p for p in self._created if not p.is_dir()]):
             path.unlink(missing_ok=True)
         for path in [p for p in self._created if p.is_dir()]:  # innermost first

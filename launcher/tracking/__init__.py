@@ -1,8 +1,8 @@
 """Services that show a run while it goes on, beside the files that it writes.
 
 `metrics.jsonl` has everything whatever a service does: one that fails is left out, and the run goes
-on. Each client hands what it is given to a process or thread of its own, so no step waits for a
-disk or a network.
+on. A thread talks to each, see `launcher.tracking.background`: no step waits for a disk or a
+network, and the run waits for a service only when it begins and when it ends, for so long at most.
 
 Importing this module imports none of them.
 """
@@ -12,24 +12,36 @@ from __future__ import annotations
 import importlib.util
 import math
 import secrets
+import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
+from launcher.interrupt import Interrupted, leaving
+from launcher.tracking.background import Background
 from launcher.training import atomic
 
 #: The file in a run's folder.
 ID = "tracking-id.txt"
 #: SwanLab takes ids of no other length.
 _LENGTH = 21
+#: Seconds that the run waits for all services to begin. Clients give up after about 100 by
+#: themselves; who is asked to log in has this long.
+OPENING = 180.0
+#: Seconds that the run waits, at its end, for what they have not sent yet.
+CLOSING = 60.0
 #: What is imported for each service, and what is installed to have it.
 PACKAGES: Mapping[str, tuple[str, str]] = {
     "tensorboard": ("tensorboardX", "tensorboardX"),
     "wandb": ("wandb", "wandb"),
     "swanlab": ("swanlab", "swanlab"),
 }
+#: Where each keeps what it writes, in the run's folder.
+FOLDERS: Mapping[str, str] = {"tensorboard": "tensorboard", "wandb": "wandb", "swanlab": "swanlog"}
 
 
 @dataclass(frozen=True)
@@ -86,8 +98,14 @@ def not_installed(names: Iterable[str]) -> list[str]:
         f"tracking.report_to names {name}, and the package {PACKAGES[name][0]} is not installed. "
         f"`pip install {PACKAGES[name][1]}`, or leave it out."
         for name in names
-        if importlib.util.find_spec(PACKAGES[name][0]) is None
+        if not _is_installed(PACKAGES[name][0])
     ]
+
+
+def _is_installed(package: str) -> bool:
+    spec = importlib.util.find_spec(package)
+    # Without origin: a folder of that name in the working directory, where wandb keeps its runs.
+    return spec is not None and spec.origin is not None
 
 
 def opener(name: str) -> Callable[[Occasion], Tracker]:
@@ -113,6 +131,7 @@ class Trackers:
         occasion: what they are told.
         say: shows the user a line.
         open_at: what opens the run at a service, by its name.
+        opening, closing: seconds to wait for all of them, at the beginning and at the end.
     """
 
     def __init__(
@@ -121,12 +140,17 @@ class Trackers:
         occasion: Occasion,
         say: Callable[[str], object],
         open_at: Callable[[str], Callable[[Occasion], Tracker]] = opener,
+        *,
+        opening: float = OPENING,
+        closing: float = CLOSING,
     ) -> None:
         self._names = list(names)
         self._occasion = occasion
         self._say = say
         self._open_at = open_at
-        self._open: dict[str, Tracker] = {}
+        self._opening = opening
+        self._closing = closing
+        self._open: dict[str, Background] = {}
 
     def log(self, step: int, figures: Mapping[str, Any]) -> None:
         """Tell all services.
@@ -137,25 +161,22 @@ class Trackers:
                 draw as they like or refuse; `metrics.jsonl` has null.
         """
         finite = {name: float(value) for name, value in figures.items() if math.isfinite(value)}
-        for name in list(self._open):
-            self._try(name, lambda tracker: tracker.log(step, finite))
+        self._tell(lambda tracker: tracker.log(step, finite))
 
     def images(self, step: int, images: Mapping[str, Path]) -> None:
         """Show images at all services.
 
         Args:
             step: steps that are done.
-            images: files by name.
+            images: files by name. They are read a little later.
         """
-        for name in list(self._open):
-            self._try(name, lambda tracker: tracker.images(step, images))
+        files = dict(images)
+        self._tell(lambda tracker: tracker.images(step, files))
 
     def __enter__(self) -> Trackers:
         for name in self._names:
-            try:
-                self._open[name] = self._open_at(name)(self._occasion)
-            except Exception as error:
-                self._give_up(name, error)
+            self._open[name] = Background(name, partial(self._begin, name))
+        self._wait(Background.wait_made, self._opening)
         return self
 
     def __exit__(
@@ -164,15 +185,33 @@ class Trackers:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for name in list(self._open):
-            self._try(name, lambda tracker: tracker.close(failed=kind is not None))
+        self._tell(lambda tracker: tracker.close(failed=kind is not None))
+        for service in self._open.values():
+            service.end()
+        # The run is saved: who presses Ctrl-C once more wants no more than to get away.
+        saved = error.saved if isinstance(error, Interrupted) else ""
+        way_out: AbstractContextManager[None] = leaving(saved) if saved else nullcontext()
+        with way_out:
+            self._wait(Background.wait_over, self._closing)
         self._open.clear()
 
-    def _try(self, name: str, call: Callable[[Tracker], None]) -> None:
-        # Whatever another's service raises is not worth a run.
+    def _begin(self, name: str) -> Tracker:
+        return self._open_at(name)(self._occasion)
+
+    def _tell(self, call: Callable[[Tracker], None]) -> None:
+        for name in list(self._open):
+            self._try(name, lambda service: service.call(call))
+
+    def _wait(self, wait: Callable[[Background, float], None], seconds: float) -> None:
+        until = time.monotonic() + seconds
+        for name in list(self._open):
+            self._try(name, lambda service: wait(service, until - time.monotonic()))
+
+    def _try(self, name: str, action: Callable[[Background], None]) -> None:
         try:
-            call(self._open[name])
+            action(self._open[name])
         except Exception as error:
+            # Whatever another's service raises is not worth a run.
             del self._open[name]
             self._give_up(name, error)
 

@@ -7,9 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from launcher.tracking import Occasion
-
-FOLDER = "swanlog"
+from launcher.tracking import FOLDERS, Occasion
 
 
 class SwanLab:
@@ -18,19 +16,19 @@ class SwanLab:
     def __init__(self, occasion: Occasion) -> None:
         swanlab: Any = import_module("swanlab")
         self._swanlab = swanlab
-        folder = occasion.folder / FOLDER
+        folder = occasion.folder / FOLDERS["swanlab"]
         folder.mkdir(exist_ok=True)
         # Names that versions before 0.8 have too.
-        arguments: dict[str, Any] = dict(
+        swanlab.init(
             project=occasion.project,
             experiment_name=occasion.name,
             logdir=str(folder),
             config=dict(occasion.config),
+            # Offline, versions before 0.8 say that they cannot, and begin a run of another id.
+            id=occasion.run_id,
+            resume="allow",
+            **({"mode": "offline"} if occasion.offline else {}),
         )
-        if occasion.offline:  # which cannot be resumed: each part is a run of its own
-            swanlab.init(mode="offline", **arguments)
-        else:
-            swanlab.init(id=occasion.run_id, resume="allow", **arguments)
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
         """See `launcher.tracking.Tracker`."""
@@ -43,4 +41,7 @@ class SwanLab:
 
     def close(self, failed: bool) -> None:
         """See `launcher.tracking.Tracker`."""
-        self._swanlab.finish(state="crashed" if failed else "success")
+        if failed:  # it warns where there is no reason
+            self._swanlab.finish(state="crashed", error="the run ended before its last step")
+        else:
+            self._swanlab.finish()

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from launcher.tracking import Occasion
+from launcher.tracking import FOLDERS, Occasion
 
-FOLDER = "tensorboard"
 #: Seconds; what a killed run loses here. A thread of tensorboardX writes.
 _FLUSHED_EVERY = 5
 
@@ -18,13 +17,17 @@ class TensorBoard:
     def __init__(self, occasion: Occasion) -> None:
         from tensorboardX import SummaryWriter
 
-        # Steps from `purge_step` on were told of by a part of the run that was lost.
+        folder = occasion.folder / FOLDERS["tensorboard"]
+        parts = len(list(folder.glob("events.*")))
+        # Steps from `purge_step` on were told of by a part of the run that was lost: also the
+        # first ones, and the validation before them, where there was no checkpoint yet.
+        purged = occasion.step + 1 if occasion.step else 0
         self._writer = SummaryWriter(
-            str(occasion.folder / FOLDER),
-            purge_step=occasion.step + 1 if occasion.step else None,
+            str(folder),
+            purge_step=purged if parts else None,
             flush_secs=_FLUSHED_EVERY,
             # Names tell parts of a run apart by the second in which they began.
-            filename_suffix=f".from-{occasion.step}" if occasion.step else "",
+            filename_suffix=f".part-{parts + 1}" if parts else "",
         )
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:

@@ -53,6 +53,7 @@ class Toy:
     names: str | list[str] = option("", help="one or several")
     shares: tuple[float, ...] = option((1.0,), gt=0, help="shares")
     device: Literal["auto", "CPU"] = option("auto", help="device")
+    devices: list[Literal["auto", "CPU"]] | None = option(None, help="devices")
     level: Literal[0, 1] = option(0, help="level")
     schedule: Literal["none", "cosine"] = option("cosine", help="schedule")
 
@@ -181,6 +182,12 @@ def test_choices_are_suggested_whatever_their_capitals():
     assert message == (
         "command line: toy.device is 'cpu', but must be one of auto, CPU; did you mean CPU?"
     )
+
+
+@pytest.mark.parametrize("argument", ["devices=[auto, cpu]", "devices=auto,cpu", "devices=cpu"])
+def test_of_a_list_the_first_wrong_element_is_what_a_choice_is_suggested_for(argument):
+    message = message_of(resolve, {"toy": Toy}, [read_overrides([argument])])
+    assert message.endswith("did you mean CPU?")
 
 
 @pytest.mark.parametrize(

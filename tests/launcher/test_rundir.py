@@ -225,6 +225,17 @@ def test_but_it_removes_nothing_that_others_wrote(tmp_path):
     assert contents(tmp_path) == ["run", "run/notes.txt"]
 
 
+def test_what_it_let_others_write_goes_with_it(tmp_path):
+    (tmp_path / "there.txt").touch()
+    with pytest.raises(ZeroDivisionError), RunDir.claim(tmp_path, "") as run:
+        for name in ("there.txt", "id.txt", "tensorboard", "never"):
+            run.let_write(name)
+        (tmp_path / "id.txt").touch()
+        (tmp_path / "tensorboard" / "deep").mkdir(parents=True)
+        raise ZeroDivisionError
+    assert contents(tmp_path) == ["there.txt"]
+
+
 def test_a_run_that_fails_after_its_first_step_keeps_everything(tmp_path):
     with pytest.raises(RuntimeError), RunDir.claim(tmp_path, "") as run:
         run.write_metrics(**STEP)

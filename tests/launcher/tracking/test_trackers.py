@@ -1,8 +1,12 @@
 """Services that are told of a run: what they are told, and that nothing they do harms it."""
 
+import importlib
 import inspect
 import math
+import signal
 import sys
+import threading
+import time
 from types import ModuleType
 
 import numpy as np
@@ -12,6 +16,7 @@ from PIL import Image
 from launcher import tracking
 from launcher.sections import TrackingSection
 from launcher.tracking import Occasion, Trackers
+from launcher.tracking.background import Background, TooSlowError
 
 
 @pytest.fixture
@@ -123,14 +128,105 @@ def test_one_that_cannot_be_opened(occasion, said):
     assert "swanlab failed" in line and "not logged in" in line
 
 
-def test_ctrl_c_within_a_service_is_no_failure_of_it(trackers, recorders, said):
-    def interrupted(step, figures):
-        raise KeyboardInterrupt
+def test_a_client_that_wants_to_end_the_process_is_left_out(trackers, recorders, said):
+    def leave(step, figures):
+        raise SystemExit(1)
 
-    recorders["wandb"].log = interrupted
-    with pytest.raises(KeyboardInterrupt), trackers:
-        trackers.log(1, {})
+    recorders["wandb"].log = leave
+    with trackers:
+        trackers.log(1, {"a": 1})
+    assert recorders["tensorboard"].calls == [("log", 1, {"a": 1.0}), ("close", False)]
+    (line,) = said
+    assert line.startswith("warning: wandb failed") and "SystemExit(1)" in line
+
+
+# -- A service that hangs ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def hangs():
+    """Waits until the test is over."""
+    over = threading.Event()
+    yield lambda *_, **__: over.wait(60)
+    over.set()
+
+
+@pytest.fixture
+def impatient(occasion, recorders, said):
+    def make(**limits):
+        def opener(name):
+            return lambda occasion: recorders[name]
+
+        return Trackers(recorders, occasion(), said.append, opener, **limits)
+
+    return make
+
+
+def test_no_step_waits_for_a_service_and_the_end_waits_only_so_long(
+    impatient, recorders, said, hangs
+):
+    recorders["wandb"].log = hangs
+    started = time.monotonic()
+    with impatient(closing=0.3) as trackers:
+        for step in range(100):
+            trackers.log(step, {"a": 1})
+        assert time.monotonic() - started < 0.3
+    assert 0.3 <= time.monotonic() - started < 5
+    assert len(recorders["tensorboard"].calls) == 101
+    assert said == [
+        "warning: wandb failed and is left out from here on (TooSlowError: no answer within 0 s). "
+        "Training goes on; metrics.jsonl has everything"
+    ]
+
+
+def test_a_service_that_does_not_begin_is_left_out(occasion, said, hangs):
+    with Trackers(["wandb"], occasion(), said.append, lambda name: hangs, opening=0.1) as trackers:
+        trackers.log(1, {"a": 1})
+    (line,) = said
+    assert "wandb failed" in line and "no answer" in line
+
+
+def test_what_waits_for_a_service_has_a_limit(hangs):
+    made = Background("wandb", object, backlog=3)
+    made.wait_made(5)
+    taken = threading.Event()
+    made.call(lambda _: taken.set() or hangs())
+    assert taken.wait(5)
+    calls = []
+    for _ in range(3):
+        made.call(calls.append)
+    with pytest.raises(TooSlowError, match="3 messages have not been taken"):
+        made.call(calls.append)
+    assert calls == []
+
+
+def test_ctrl_c_ends_the_wait(impatient, recorders, said, hangs):
+    recorders["wandb"].close = hangs
+    main = threading.main_thread().ident
+    timer = threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt), impatient(closing=30):
+        timer.start()
+    timer.join()
     assert said == []
+
+
+def test_services_are_called_outside_of_the_main_thread(occasion, said):
+    """So that they leave the signal handlers alone."""
+    threads = []
+
+    class Service(Recorder):
+        def _note(self, name, *arguments):
+            threads.append(threading.current_thread())
+
+    def make(occasion):
+        threads.append(threading.current_thread())
+        return Service()
+
+    with Trackers(["swanlab"], occasion(), said.append, lambda name: make) as trackers:
+        trackers.log(1, {})
+        trackers.images(1, {})
+    assert len(threads) == 4 and set(threads) == {threads[0]}
+    assert threads[0] is not threading.main_thread()
 
 
 def test_a_run_is_known_by_one_name(tmp_path):
@@ -147,6 +243,18 @@ def test_what_is_not_installed_is_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     (sentence,) = tracking.not_installed(["wandb"])
     assert "`pip install wandb`" in sentence
+
+
+def test_a_folder_of_that_name_is_not_the_package(tmp_path, monkeypatch):
+    """wandb makes one where it is used."""
+    name = "wandb_that_nobody_has"
+    monkeypatch.setitem(tracking.PACKAGES, "wandb", (name, "wandb"))
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / name).mkdir()
+    assert len(tracking.not_installed(["wandb"])) == 1
+    (tmp_path / name / "__init__.py").touch()
+    importlib.invalidate_caches()
+    assert tracking.not_installed(["wandb"]) == []
 
 
 def test_options_that_no_service_uses_are_named():
@@ -202,6 +310,16 @@ def test_tensorboard_shows_each_step_once_after_a_resume(tmp_path, occasion, sai
         ("train/loss", 3): pytest.approx(10 / 3),
         ("train/loss", 4): 2.5,
     }
+
+
+def test_tensorboard_shows_each_step_once_where_a_run_begins_again(tmp_path, occasion, said):
+    for value in (1, 2):
+        with Trackers(["tensorboard"], occasion(), said.append) as trackers:
+            for step in (0, 1):
+                trackers.log(step, {"a": value})
+    assert said == []
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 2
+    assert scalars(tmp_path / "tensorboard") == {("a", 0): 2.0, ("a", 1): 2.0}
 
 
 def test_tensorboard_has_images(tmp_path, occasion, said, picture):
@@ -283,7 +401,9 @@ def swanlab(monkeypatch):
     )
     module.log = lambda data, step=None: module.calls.append(("log", data, step))
     module.Image = lambda data_or_path, mode=None, caption=None: ("image", data_or_path)
-    module.finish = lambda state="success", error=None: module.calls.append(("finish", state))
+    module.finish = lambda state="success", error=None: module.calls.append(
+        ("finish", state, bool(error))
+    )
     monkeypatch.setitem(sys.modules, "swanlab", module)
     return module
 
@@ -304,13 +424,13 @@ def test_swanlab(swanlab, occasion, said, tmp_path, picture, offline):
         "experiment_name": "first",
         "logdir": str(tmp_path / "swanlog"),
         "mode": "offline" if offline else None,
-        "id": None if offline else "r" * 21,
-        "resume": None if offline else "allow",
+        "id": "r" * 21,
+        "resume": "allow",
     }
     assert rest == [
         ("log", {"train/loss": 1.0}, 6),
         ("log", {"validation": ("image", str(picture))}, 6),
-        ("finish", "crashed"),
+        ("finish", "crashed", True),
     ]
 
 
