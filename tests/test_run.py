@@ -16,6 +16,8 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
+from tests.event_files import scalars
+
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = 6
 PROMPT, CONTROL = "a red circle", "examples/quickstart/data/conditioning_images/03.png"
@@ -68,6 +70,7 @@ def run(folder):
         *("validation_samples=1", f"validation_prompt={PROMPT}", f"validation_image={CONTROL}"),
         "validation_inference_steps=2",
         f"cache_dir={folder / 'cache'}",  # its own: what it encodes is looked at
+        "report_to=tensorboard",
     )
     assert process.returncode == 0, process.stderr
     return process, output_dir
@@ -101,6 +104,16 @@ def test_metrics_have_a_line_a_step(run):
         assert 0 <= line["stall_share"] < 1
         assert line["samples_per_second"] == pytest.approx(4 / line["step_seconds"])
         assert line["skipped"] is False
+
+
+def test_tensorboard_has_the_figures_of_metrics(run):
+    _, output_dir = run
+    shown = scalars(output_dir / "tensorboard")
+    lines = metrics(output_dir)
+    names = lines[0].keys() - {"step"}
+    expected = {(f"train/{n}", line["step"]): float(line[n]) for line in lines for n in names}
+    trained = {key: value for key, value in shown.items() if key[0].startswith("train/")}
+    assert trained == pytest.approx(expected)
 
 
 def test_what_ran_is_on_record(run):

@@ -34,11 +34,16 @@ _LENGTH = 21
 OPENING = 180.0
 #: Seconds that the run waits, at its end, for what they have not sent yet.
 CLOSING = 60.0
-#: What is imported for each service, and what is installed to have it.
+#: What is imported for each service, and how it is installed.
 PACKAGES: Mapping[str, tuple[str, str]] = {
-    "tensorboard": ("tensorboardX", "tensorboardX"),
-    "wandb": ("wandb", "wandb"),
-    "swanlab": ("swanlab", "swanlab"),
+    "tensorboard": ("tensorboardX", "`pip install tensorboardX`"),
+    "wandb": ("wandb", "`pip install wandb`"),
+    # SwanLab declares that it needs protobuf < 7 and works with 7, which MindSpore 2.10 needs.
+    "swanlab": (
+        "swanlab",
+        "`pip install swanlab`, and then `pip install --upgrade protobuf`, which the first takes "
+        "to a version that MindSpore 2.10 cannot be imported with",
+    ),
 }
 #: Where each keeps what it writes, in the run's folder.
 FOLDERS: Mapping[str, str] = {"tensorboard": "tensorboard", "wandb": "wandb", "swanlab": "swanlog"}
@@ -96,7 +101,7 @@ def not_installed(names: Iterable[str]) -> list[str]:
     """A sentence for each service whose package is missing."""
     return [
         f"tracking.report_to names {name}, and the package {PACKAGES[name][0]} is not installed. "
-        f"`pip install {PACKAGES[name][1]}`, or leave it out."
+        f"Install it ({PACKAGES[name][1]}), or leave it out of tracking.report_to."
         for name in names
         if not _is_installed(PACKAGES[name][0])
     ]

@@ -284,7 +284,9 @@ def test_a_section_is_no_option(tmp_path):
     assert "train is a section, with output_dir, learning" in mistakes_in(tmp_path, "", "train=3")
     sections = {"precision": Toy, "data": Data}  # near to data.revision
     message = message_of(resolve, sections, [read_overrides(["name=x", "precision=bf16"])])
-    assert message.endswith("precision is a section, with names, shares, device, level, schedule.")
+    assert message.endswith(
+        "precision is a section, with names, shares, device, devices, level, schedule."
+    )
 
 
 def test_a_placeholder_must_be_filled_by_a_later_source(tmp_path):

@@ -17,6 +17,7 @@ from launcher import tracking
 from launcher.sections import TrackingSection
 from launcher.tracking import Occasion, Trackers
 from launcher.tracking.background import Background, TooSlowError
+from tests.event_files import events, scalars
 
 
 @pytest.fixture
@@ -241,14 +242,15 @@ def test_a_run_is_known_by_one_name(tmp_path):
 def test_what_is_not_installed_is_named(monkeypatch):
     assert tracking.not_installed(["tensorboard"]) == []
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    (sentence,) = tracking.not_installed(["wandb"])
-    assert "`pip install wandb`" in sentence
+    (of_wandb, of_swanlab) = tracking.not_installed(["wandb", "swanlab"])
+    assert "`pip install wandb`" in of_wandb
+    assert "`pip install --upgrade protobuf`" in of_swanlab
 
 
 def test_a_folder_of_that_name_is_not_the_package(tmp_path, monkeypatch):
     """wandb makes one where it is used."""
     name = "wandb_that_nobody_has"
-    monkeypatch.setitem(tracking.PACKAGES, "wandb", (name, "wandb"))
+    monkeypatch.setitem(tracking.PACKAGES, "wandb", (name, "`pip install wandb`"))
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / name).mkdir()
     assert len(tracking.not_installed(["wandb"])) == 1
@@ -266,34 +268,6 @@ def test_options_that_no_service_uses_are_named():
 
 
 # -- TensorBoard: the files are read back ------------------------------------------------------
-
-
-def events(folder):
-    from tensorboardX.proto.event_pb2 import Event
-    from tensorboardX.record_writer import masked_crc32c
-
-    for path in sorted(folder.iterdir()):
-        data = path.read_bytes()
-        while data:
-            length = int.from_bytes(data[:8], "little")
-            record = data[12 : 12 + length]
-            crc = int.from_bytes(data[12 + length : 16 + length], "little")
-            assert crc == masked_crc32c(record)
-            yield Event.FromString(record)
-            data = data[16 + length :]
-
-
-def scalars(folder):
-    """What TensorBoard shows: a part of the run that starts again replaces what came after."""
-    shown = {}
-    for event in events(folder):
-        if event.HasField("session_log"):
-            shown = {key: value for key, value in shown.items() if key[1] < event.step}
-        for value in event.summary.value:
-            if value.HasField("simple_value"):
-                assert (value.tag, event.step) not in shown
-                shown[value.tag, event.step] = value.simple_value
-    return shown
 
 
 def test_tensorboard_shows_each_step_once_after_a_resume(tmp_path, occasion, said):
