@@ -70,6 +70,7 @@ def description(
     kind: str,
     tags: tuple[str, ...],
     usage: str,
+    commands: str = "",
     dataset: Mapping[str, str | None],
     details: str = "",
     **metadata: Any,
@@ -81,6 +82,7 @@ def description(
         kind: what it is, such as `ControlNet`.
         tags: beside those of all FLUX models.
         usage: Python code.
+        commands: of a shell.
         dataset: the options that may say where the data are, of which one does.
         details: a further sentence, as Markdown.
         metadata: further metadata.
@@ -102,4 +104,5 @@ def description(
         dataset_name=None if given is None else hub_name(given),
         metadata={**license_fields, "pipeline_tag": "text-to-image", **metadata},
         usage=usage,
+        commands=commands,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from flux_common.card import description
@@ -65,5 +66,18 @@ def describe(config: Any, model_id: str) -> dict[str, Any]:
             width=width,
             guidance_scale=config.loss.guidance_scale,
         ),
+        commands=_commands(model_id, public_name(model.pretrained_model_name_or_path)),
         inference=True,
+    )
+
+
+def _commands(model_id: str, base: str) -> str:
+    """How `launcher sample` uses it."""
+    folder = model_id.rpartition("/")[2]
+    sample = [
+        *("launcher", "sample", f"{folder}/{EXPORT_FOLDER}", "--base", base),
+        *("--prompt", "what the picture shows", "--control", "control.png"),
+    ]
+    return (
+        f"{shlex.join(['hf', 'download', model_id, '--local-dir', folder])}\n{shlex.join(sample)}\n"
     )

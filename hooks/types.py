@@ -195,6 +195,7 @@ class ModelDescription:
         metadata: further metadata of the card: `license`, `license_name`, `license_link`,
             `pipeline_tag`, `instance_prompt`, ...
         usage: a Python script that uses it; empty: none is shown.
+        commands: shell commands that use it with this launcher; empty: none are shown.
     """
 
     summary: str
@@ -204,6 +205,7 @@ class ModelDescription:
     dataset_name: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     usage: str = ""
+    commands: str = ""
 
 
 @dataclass(frozen=True)

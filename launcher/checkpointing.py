@@ -37,7 +37,7 @@ EMA = "ema"
 #: What the writing thread rests after each piece, in times of what the piece took. Writing keeps
 #: memory, disk and kernel busy, whatever the thread's priority: without rests a step beside it took
 #: a fifth longer on two cores.
-_REST = 2.0
+_REST = 3.0
 
 
 class Pace:

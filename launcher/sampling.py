@@ -166,10 +166,18 @@ def run(
     )
     total = len(subjects) * len(options.scale) * options.num_images
     written = 0
-    for file in output.write(images):
-        written += 1
-        console.headline(f"image {written} of {total}")
-        console.result(str(file))
+    try:
+        for file in output.write(images):
+            written += 1
+            console.headline(f"image {written} of {total}")
+            console.result(str(file))
+    except (OSError, UserError) as error:
+        if weights.folder.is_dir():
+            raise
+        raise UserError(
+            f"{display_path(weights.folder)} was removed while it was read: the run goes on, and "
+            "keeps only its newest checkpoints (checkpoint.checkpoints_total_limit). Start again."
+        ) from error
     if written > 1:
         console.result(str(output.write_grid()))
 

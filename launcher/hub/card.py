@@ -128,6 +128,9 @@ def _usage(run: FinishedRun, description: ModelDescription, model_id: str) -> It
         yield "## Use"
         yield "In diffusers:"
         yield block(description.usage, "python")
+        if description.commands:
+            yield "On Ascend NPUs, with the package flux-controlnet-plugin and MindSpore:"
+            yield block(description.commands, "bash")
     if any(name.startswith("ema/") for name in run.exported):
         yield f"The averaged weights are in {code('ema/')}, in the same layout."
 

@@ -1,7 +1,6 @@
 """The images of validations: which, where, and the grid; something else paints them."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from PIL import Image
 from flux_controlnet_plugin import validation
 from flux_controlnet_plugin.config import ImagesSection
 from flux_controlnet_plugin.validation import Subject, ValidationImages
+from hooks.types import Config
 from launcher.sections import ValidationSection
 from launcher.training.errors import UserError
 
@@ -99,10 +99,8 @@ def test_compiling_leaves_nothing_behind(images, folder, painter):
 
 
 def config(heldout=0, validation_steps=10, **options):
-    return SimpleNamespace(
-        images=ImagesSection(**options),
-        validation=ValidationSection(heldout_samples=heldout, validation_steps=validation_steps),
-    )
+    wanted = ValidationSection(heldout_samples=heldout, validation_steps=validation_steps)
+    return Config({"images": ImagesSection(**options), "validation": wanted})
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -235,20 +236,42 @@ def tmp_path_made(tmp_path):
     return tmp_path
 
 
-def test_the_recipe_is_asked_for_what_was_typed(tmp_path, monkeypatch, picture, capsys):
-    """A recipe of one hook, in the place of the loaded ones."""
+@pytest.fixture
+def answer(monkeypatch):
+    """answer(function): a recipe of one hook, in the place of the loaded ones"""
+
+    def install(sample):
+        plugins = SimpleNamespace(
+            hook=SimpleNamespace(sample=sample), leaves_to_launcher=lambda name: False
+        )
+        resolved = SimpleNamespace(config=None)
+        monkeypatch.setattr(sampling, "_configure", lambda *_: (plugins, resolved))
+        monkeypatch.setattr("launcher.pipeline.choose_device", lambda config: "CPU")
+
+    return install
+
+
+def test_a_checkpoint_that_is_removed_meanwhile(tmp_path, answer, capsys):
+    def sample(config, request):
+        shutil.rmtree(request.weights)
+        yield from ()
+        (request.weights / "model.safetensors").read_bytes()
+
+    answer(sample)
+    path = save_checkpoint(tmp_path / "run", 10)
+    out = str(tmp_path / "out")
+    assert main(["sample", str(path), "--prompt", "a", "--output", out]) == 2
+    assert "checkpoint-10 was removed while it was read" in capsys.readouterr().err
+
+
+def test_the_recipe_is_asked_for_what_was_typed(tmp_path, answer, picture, capsys):
     seen = []
 
     def sample(config, request):
         seen.append(request)
         yield SampledImage(0, 0, 0, image(1), control=image(2))
 
-    plugins = SimpleNamespace(
-        hook=SimpleNamespace(sample=sample), leaves_to_launcher=lambda name: False
-    )
-    resolved = SimpleNamespace(config=None)
-    monkeypatch.setattr(sampling, "_configure", lambda *_: (plugins, resolved))
-    monkeypatch.setattr("launcher.pipeline.choose_device", lambda config: "CPU")
+    answer(sample)
     run = finished(tmp_path / "run", 3)
     out = tmp_path / "out"
     arguments = ["--prompt", "a", "--control", picture, "--seed", "9", "--output", str(out)]

@@ -88,7 +88,9 @@ def make_run(tmp_path):
 def hub(monkeypatch, tmp_path):
     """The stand-in, which this process takes for the hub."""
     import huggingface_hub.constants as constants
+    from huggingface_hub.utils._http import reset_sessions
 
+    reset_sessions()  # one that was made while HF_HUB_OFFLINE was set stays offline
     with hub_server.HubServer() as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")

@@ -89,6 +89,7 @@ def test_the_card_tells_of_the_run(launch, hub, make_run):
     compile(code, "card", "exec")
     assert "'club/edges', subfolder='controlnet'" in code
     assert "height=64,\n    width=96," in code
+    assert "launcher sample edges/controlnet --base black-forest-labs/FLUX.1-dev" in card
 
 
 def test_what_is_there_already_is_no_new_commit(launch, hub, make_run):
