@@ -24,7 +24,7 @@ class SwanLab:
             experiment_name=occasion.name,
             logdir=str(folder),
             config=dict(occasion.config),
-            # Offline, versions before 0.8 say that they cannot, and begin a run of another id.
+            # Offline, 0.7.20 says that it cannot, and begins a run of another id.
             id=occasion.run_id,
             resume="allow",
             **({"mode": "offline"} if occasion.offline else {}),
