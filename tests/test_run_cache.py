@@ -144,12 +144,15 @@ def test_a_flipped_byte_is_found_when_it_is_read_and_made_anew(copy, cache, tmp_
     process = launch(*SETTINGS, f"cache_dir={copy}", f"output_dir={tmp_path / 'run'}")
     assert process.returncode == 0, process.stderr
     assert "it is made anew" in process.stderr and "encoded 1 input in" in process.stderr
-    assert entries(copy) == entries(cache)
+    # Its place in the batch is another now, on which the last bit depends with some processors.
+    assert entries(copy).keys() == entries(cache).keys()
+    assert launch("cache", "verify", str(copy)).returncode == 0
     lines = [json.loads(s) for s in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     whole = launch(*SETTINGS, f"cache_dir={cache}", f"output_dir={tmp_path / 'whole'}")
     assert whole.returncode == 0, whole.stderr
     expected = (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()
-    assert [line["loss"] for line in lines] == [json.loads(line)["loss"] for line in expected]
+    losses = [json.loads(line)["loss"] for line in expected]
+    assert [line["loss"] for line in lines] == pytest.approx(losses, rel=1e-5)
 
 
 def entries(cache):
