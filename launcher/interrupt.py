@@ -56,11 +56,14 @@ class Asked:
 
     Attributes:
         stop: the signal that wants it to end after the step; None: none does.
+        is_compiling: to be set while a graph is compiled, which takes minutes and cannot be left by
+            an exception.
         save: whether SIGUSR1 wants the state saved. To be set back.
     """
 
     def __init__(self) -> None:
         self.stop: int | None = None
+        self.is_compiling = False
         self.save = False
 
 
@@ -145,7 +148,9 @@ def stoppable(while_compiling: Callable[[], str]) -> Iterator[Asked]:
     def stop(number: int, frame: FrameType | None) -> None:
         if asked.stop is None:
             asked.stop = number
-            if _is_compiling(frame):
+            # Not by the frames: MindSpore's `compile` is among them at every step, and returns
+            # at once where there is a graph.
+            if asked.is_compiling:
                 _leave(number, while_compiling())
             _say("finishing the step, then saving; Ctrl-C again leaves at once")
         elif number == signal.SIGINT:

@@ -72,7 +72,7 @@ class Loop:
                 self.console.progress(state.max_train_steps, state.step) as progress,
             ):
                 while state.step < state.max_train_steps:
-                    output = self._step()
+                    output = self._step(asked)
                     state.step += 1
                     progress.update(state.step, loss=output.loss, lr=state.learning_rate)
                     self.hook.on_step_end(state=state, output=output)
@@ -87,11 +87,11 @@ class Loop:
         except FolderGoneError as error:
             raise UserError(self._rescue()) from error
 
-    def _step(self) -> StepOutput:
+    def _step(self, asked: Asked) -> StepOutput:
         """One optimisation step, tried again with a lower loss scale while gradients overflow."""
         state, section = self.state, self.config.train
         batch, waited = self.feed.get(state.step)
-        self._compile_for(batch)
+        self._compile_for(batch, asked)
         state.epoch = batch.epoch
         state.learning_rate = self.schedule.learning_rate(state.step)
         tries, scale = 0, None
@@ -123,13 +123,18 @@ class Loop:
             )
             return output
 
-    def _compile_for(self, batch: Batch) -> None:
+    def _compile_for(self, batch: Batch, asked: Asked) -> None:
         if self.graphs is None or self.graphs.are_there_for(batch):
             return
         if self.state.step > self._first:
             # A signal within the compiler ends the process, which then writes this.
             self.saver.hold(self.state, self._logs)
-        for compiled in self.graphs.compile_for(batch):
+        asked.is_compiling = True
+        try:
+            graphs = self.graphs.compile_for(batch)
+        finally:
+            asked.is_compiling = False
+        for compiled in graphs:
             self.report.observe_compiled(compiled)
             refuse(self.report.problems(loss_scaling=self.config.precision.loss_scaling))
 

@@ -457,3 +457,51 @@ def test_a_folder_that_is_removed_before_the_first_step(tmp_path):
     with pytest.raises(UserError, match=r"was removed or moved .* No step was done"):
         run.go()
     assert not run.run_dir.path.exists()
+
+
+def test_mindspores_frame_on_the_stack_of_a_step_is_no_compilation(tmp_path):
+    """`Cell.compile` is called at every step, and returns at once where there is a graph."""
+    run = Run(tmp_path / "run")
+    scope = {"__name__": "mindspore.nn.cell"}
+    exec("def compile(callback):\n    callback()", scope)
+    train_step = run.hook.train_step
+
+    def step(state, batch):
+        if state.step == 2:
+            scope["compile"](send(signal.SIGTERM))
+        return train_step(state, batch)
+
+    run.hook.train_step = step
+    with pytest.raises(Interrupted) as caught:
+        run.go()
+    assert "checkpoint-3" in caught.value.saved
+    assert run.saved(3)[1] == 6
+
+
+def test_a_signal_while_a_graph_is_compiled_writes_what_is_held(tmp_path):
+    program = f"""
+import signal, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from types import SimpleNamespace
+import launcher.training.device
+launcher.training.device.memory_in_use = lambda: 1
+from test_loop import Run, send
+run = Run({str(tmp_path / "run")!r})
+def compile_for(batch):
+    send(signal.SIGTERM)()
+    raise AssertionError("the process should have ended")
+run.loop.graphs = SimpleNamespace(
+    are_there_for=lambda batch: batch.micro_batches != [(3,)], compile_for=compile_for
+)
+run.go()
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        cwd=Path(__file__).parents[2],
+    )
+    assert process.returncode == 143, process.stderr
+    assert "the run is saved up to" in process.stderr and "checkpoint-2" in process.stderr
+    assert checkpoint.read(tmp_path / "run" / "checkpoint-2").step == 2
