@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import mindspore as ms
 import numpy as np
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, ops
 
 from flux_common.collate import Encoded, Timesteps
 from flux_common.traced import TracedTransformer
-from flux_common.velocity import NetworkCall, add_noise
+from flux_common.velocity import add_noise
 from flux_controlnet_plugin.encode import CONDITION, TARGET
-from launcher.training.precision import activation_dtype
+from flux_controlnet_plugin.loss import FluxControlNetLoss
 from launcher.training.random import StepDraws
 
 if TYPE_CHECKING:
@@ -27,24 +27,16 @@ LEVELS = (0.125, 0.375, 0.625, 0.875)
 _STEP = 2**63
 
 
-class ControlNetError(nn.Cell):
+class ControlNetError(FluxControlNetLoss):
     """How far each sample's predicted velocity is off, without gradients.
 
     Args:
-        controlnet: a `FluxControlNetModel`; None: the transformer runs by itself.
-        transformer: a `FluxTransformer2DModel`.
-        inputs: see `flux_common.velocity.NetworkCall`.
+        controlnet, transformer, inputs: see `FluxControlNetLoss`. They stay another cell's.
     """
 
     def __init__(self, controlnet: Any | None, transformer: Any, **inputs: Any) -> None:
-        super().__init__(auto_prefix=False)
-        self.controlnet = controlnet
+        super().__init__(controlnet, transformer, auto_prefix=False, **inputs)
         self.traced = TracedTransformer(transformer)
-        self.dtype = activation_dtype(transformer)
-        self.network_call = NetworkCall(**inputs, dtype=self.dtype)
-        self.has_controlnet = controlnet is not None
-        self.controlnet_takes_guidance = self.has_controlnet and controlnet.config.guidance_embeds
-        self.transformer_takes_guidance = transformer.config.guidance_embeds
 
     def construct(
         self,
@@ -73,13 +65,7 @@ class ControlNetError(nn.Cell):
         rest = (timesteps, prompt_embeds, pooled_prompt_embeds, image_ids)
         samples, single_samples = None, None
         if self.has_controlnet:
-            samples, single_samples = self.network_call(
-                self.controlnet,
-                self.controlnet_takes_guidance,
-                noisy,
-                *rest,
-                controlnet_cond=control_latents.astype(self.dtype),
-            )
+            samples, single_samples = self.residuals(noisy, control_latents, *rest)
             samples = self.scaled(samples, scale)
             single_samples = self.scaled(single_samples, scale)
         prediction, ratios = self.network_call(
@@ -191,8 +177,8 @@ class HeldOut:
         self._batches = list(batches_of(rows, groups, batch_size))
         self._samples = len(rows)
         self._seed = seed
-        transformer = error.traced.transformer
-        self._base_is_trained = any(p.requires_grad for p in transformer.get_parameters())
+        parameters = error.transformer.get_parameters()
+        self._base_is_trained = any(p.requires_grad for p in parameters)
         self._base_errors: dict[int, np.ndarray] = {}
 
     def compile(self) -> None:

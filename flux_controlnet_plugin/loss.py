@@ -21,13 +21,16 @@ class FluxControlNetLoss(nn.Cell):
     Args:
         controlnet: a `FluxControlNetModel`; None: the transformer runs by itself.
         transformer: a `FluxTransformer2DModel`; also where it is frozen, gradients pass through it.
+        auto_prefix: see `mindspore.nn.Cell`. False: another cell owns the networks.
         inputs: `text_length` and `guidance_scale`, see `flux_common.velocity.NetworkCall`.
 
     The networks' inputs are in `precision.activation_dtype` of the transformer.
     """
 
-    def __init__(self, controlnet: Any | None, transformer: Any, **inputs: Any) -> None:
-        super().__init__()
+    def __init__(
+        self, controlnet: Any | None, transformer: Any, *, auto_prefix: bool = True, **inputs: Any
+    ) -> None:
+        super().__init__(auto_prefix=auto_prefix)
         self.controlnet = controlnet
         self.transformer = transformer
         self.dtype = activation_dtype(transformer)
@@ -84,15 +87,13 @@ class FluxControlNetLoss(nn.Cell):
         """The velocity `[B, L, C]`; with `control_latents` None, the base model's own."""
         samples, single_samples = None, None
         if self.has_controlnet and control_latents is not None:
-            samples, single_samples = self.network_call(
-                self.controlnet,
-                self.controlnet_takes_guidance,
+            samples, single_samples = self.residuals(
                 noisy_latents,
+                control_latents,
                 timesteps,
                 prompt_embeds,
                 pooled_prompt_embeds,
                 image_ids,
-                controlnet_cond=control_latents.astype(self.dtype),
             )
         return self.network_call(
             self.transformer,
@@ -105,3 +106,25 @@ class FluxControlNetLoss(nn.Cell):
             controlnet_block_samples=samples,
             controlnet_single_block_samples=single_samples,
         )[0]
+
+    def residuals(
+        self,
+        noisy_latents: Tensor,
+        control_latents: Tensor,
+        timesteps: Tensor,
+        prompt_embeds: Tensor,
+        pooled_prompt_embeds: Tensor,
+        image_ids: Tensor,
+    ) -> Any:
+        """What the ControlNet adds to the double-stream and to the single-stream blocks: lists, or
+        None."""
+        return self.network_call(
+            self.controlnet,
+            self.controlnet_takes_guidance,
+            noisy_latents,
+            timesteps,
+            prompt_embeds,
+            pooled_prompt_embeds,
+            image_ids,
+            controlnet_cond=control_latents.astype(self.dtype),
+        )

@@ -26,8 +26,8 @@ from flux_controlnet_plugin.images import Settings
 from launcher.training import atomic
 from launcher.training.buckets import nearest
 from launcher.training.errors import UserError
-from launcher.training.grid import Row, lay_out
-from launcher.training.images import check_image, load_rgb, resize_and_crop
+from launcher.training.grid import Row, lay_out, spread
+from launcher.training.images import check_image, load_rgb, resize_and_crop, write_png
 
 if TYPE_CHECKING:
     import numpy as np
@@ -233,6 +233,8 @@ class ValidationImages:
 
         A folder of the same step, of a course of the run that was given up, is replaced.
         """
+        from PIL import Image
+
         self._folder.mkdir(exist_ok=True)
         self._write_subjects()
         with atomic.folder(self._folder / f"step-{step:06}", replace=True) as work:
@@ -240,7 +242,7 @@ class ValidationImages:
                 for number in range(self._count):
                     settings = replace(self._settings_of(subject), number=number)
                     image = self._painter.paint(subject.embeddings, subject.control, settings)
-                    _save(work / _name(row, number), image)
+                    write_png(work / _name(row, number), Image.fromarray(image))
         return write_grid(self._folder, step)
 
     def _settings_of(self, subject: Subject) -> Settings:
@@ -248,6 +250,8 @@ class ValidationImages:
         return Settings(height=height, width=width, **self._settings)
 
     def _write_subjects(self) -> None:
+        from PIL import Image
+
         entries = []
         for row, subject in enumerate(self._subjects):
             entry: dict[str, str | None] = {"prompt": subject.prompt}
@@ -255,7 +259,7 @@ class ValidationImages:
                 image = getattr(subject, kind)
                 entry[kind] = None if image is None else f"{kind}-{row}.png"
                 if image is not None:
-                    _save(self._folder / f"{kind}-{row}.png", image)
+                    write_png(self._folder / f"{kind}-{row}.png", Image.fromarray(image))
             entries.append(entry)
         text = json.dumps(entries, indent=2, ensure_ascii=False) + "\n"
         atomic.write_text(self._folder / _PROMPTS, text)
@@ -270,7 +274,7 @@ def write_grid(folder: Path, last: int) -> Path:
     """
     found = (_FOLDER.fullmatch(path.name) for path in folder.iterdir() if path.is_dir())
     by_step = {int(match[1]): folder / match[0] for match in found if match}
-    steps = _spread(sorted(step for step in by_step if step <= last))
+    steps = spread(sorted(step for step in by_step if step <= last), _COLUMNS)
     prompts = json.loads((folder / _PROMPTS).read_text(encoding="utf-8"))
     kinds = [kind for kind in ("control", "target") if any(entry[kind] for entry in prompts)]
     rows = []
@@ -285,26 +289,9 @@ def write_grid(folder: Path, last: int) -> Path:
             number += 1
     grid = lay_out([*kinds, *(f"step {step:,}" for step in steps)], rows)
     target = folder / _GRID
-    partial = folder / f".{_GRID}.partial"
-    grid.save(partial, format="PNG")
-    os.replace(partial, target)
+    write_png(target, grid)
     return target
-
-
-def _spread(steps: list[int]) -> list[int]:
-    """At most `_COLUMNS` of them, the first and the last among them."""
-    if len(steps) <= _COLUMNS:
-        return steps
-    return [steps[round(i * (len(steps) - 1) / (_COLUMNS - 1))] for i in range(_COLUMNS)]
 
 
 def _name(row: int, number: int) -> str:
     return f"prompt-{row}.png" if number == 0 else f"prompt-{row}-{number}.png"
-
-
-def _save(path: Path, image: np.ndarray) -> None:
-    from PIL import Image
-
-    partial = path.with_name(f".{path.name}.partial")
-    Image.fromarray(image).save(partial, format="PNG")
-    os.replace(partial, path)

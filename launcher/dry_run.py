@@ -16,7 +16,7 @@ from launcher.pipeline import check, config_text, new_schedule
 from launcher.plugin_checks import display_path
 from launcher.schedule import Schedule
 from launcher.start import Start
-from launcher.validation import trained_samples
+from launcher.validation import held_out_note, trained_samples
 
 if TYPE_CHECKING:
     from launcher.config import Resolved
@@ -68,8 +68,7 @@ def _summary(
             yield label, f"{info.name:<20} {text}"
             label = ""
     trained = trained_samples(config, samples)
-    held_out = f", of which {samples - trained} are held out" if trained < samples else ""
-    yield "data set", f"{samples} samples{held_out}"
+    yield "data set", f"{samples} samples{held_out_note(config)}"
     yield (
         "batch",
         f"{schedule.global_batch} samples a step: train_batch_size {train.train_batch_size}, "

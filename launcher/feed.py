@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from hooks.types import Batch, MicroBatch
-from launcher.training.errors import UserError
+from launcher.mending import Mender
 from launcher.training.prefetch import Prefetch
 
 if TYPE_CHECKING:
@@ -22,8 +22,7 @@ class Feed:
         make: step to its batch.
         start, stop: the first step, and the one after the last.
         ahead: how many batches may be ready before they are asked for.
-        mend: makes the encoding of a key anew.
-        say: shows the user a line.
+        mender: makes it so.
     """
 
     def __init__(
@@ -32,15 +31,12 @@ class Feed:
         start: int,
         stop: int,
         ahead: int,
-        mend: Callable[[bytes], None],
-        say: Callable[[str], None],
+        mender: Mender,
     ) -> None:
         self._make = make
         self._stop = stop
         self._ahead = ahead
-        self._mend = mend
-        self._say = say
-        self._mended: set[bytes] = set()
+        self._mender = mender
         self._batches = self._from(start)
 
     def get(self, step: int) -> tuple[Batch, float]:
@@ -55,15 +51,8 @@ class Feed:
             try:
                 return self._batches.get(step)
             except DamagedEntryError as error:
-                if error.key in self._mended:
-                    raise UserError(
-                        f"{error}, and had been made anew in this very run: the disk or the memory "
-                        "of this machine is at fault. Set data.cache_dir to another disk."
-                    ) from error
-                self._say(f"{error}; it is made anew")
                 self._batches.__exit__(None, None, None)
-                self._mended.add(error.key)
-                self._mend(error.key)
+                self._mender(error)
                 self._batches = self._from(step).__enter__()
 
     def _from(self, step: int) -> Prefetch[Batch]:

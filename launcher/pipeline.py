@@ -23,6 +23,7 @@ from launcher.feed import Feed, Graphs
 from launcher.hub import account, push
 from launcher.interrupt import deferred, interruptible
 from launcher.loop import Loop
+from launcher.mending import Mender
 from launcher.parts import prepare_models, trainable_parameters
 from launcher.rundir import RunDir, expand
 from launcher.rundir import problems as rundir_problems
@@ -172,13 +173,13 @@ class Training:
         state.step, state.memory = start.step, start.memory
         for line in describe(state, len(self.dataset), schedule):
             console.headline(line)
+        mender = Mender(partial(self.stage.mend, encoded), console.headline)
         feed = Feed(
             lambda number: schedule.batch(number, collate),
             state.step,
             state.max_train_steps,
             config.runtime.prefetch,
-            lambda key: self.stage.mend(encoded, key),
-            console.headline,
+            mender,
         )
         trackers = self._trackers(start.step, config_text, provenance["recipe"])
         saver = Saver(
@@ -206,7 +207,7 @@ class Training:
                 run_dir,
                 saver,
                 trackers,
-                self._validator(trackers),
+                self._validator(trackers, mender),
                 console,
                 partial(setattr, step, "loss_scale") if scaled else None,
                 config_text,
@@ -239,7 +240,7 @@ class Training:
         )
         return Trackers(services, occasion, self.console.headline)
 
-    def _validator(self, trackers: Trackers) -> Validator | None:
+    def _validator(self, trackers: Trackers, mender: Mender) -> Validator | None:
         """None: the run is not validated."""
         config, console, encoded = self.config, self.console, self.encoded
         if not config.validation.is_wanted:
@@ -252,15 +253,7 @@ class Training:
             cache=encoded.cache,
             heldout=validation.held_out(config, self.dataset),
         )
-        validator = Validator(
-            config,
-            self.hook,
-            prepared,
-            self.run_dir,
-            trackers,
-            console,
-            lambda key: self.stage.mend(encoded, key),
-        )
+        validator = Validator(config, self.hook, prepared, self.run_dir, trackers, console, mender)
         if config.runtime.mode == "graph":
             validator.compile()
         return validator
@@ -427,11 +420,9 @@ def build_state(
 
 def describe(state: TrainState, samples: int, schedule: Schedule) -> Iterator[str]:
     """Lines: on how much, for how long, in how many shapes."""
-    held_out = state.config.validation.heldout_samples
     yield (
         f"training for {state.max_train_steps} steps of {schedule.global_batch} samples, "
-        f"{samples} samples in the data set"
-        + (f", of which {held_out} are held out" if held_out else "")
+        f"{samples} samples in the data set{validation.held_out_note(state.config)}"
     )
     if schedule.shapes > 1:
         yield (

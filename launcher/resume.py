@@ -97,7 +97,7 @@ def with_its_configuration(
     given = _output_dir(settings)
     if resume != LATEST:
         path = _folder(resume)
-        run = path.parent if _is_checkpoint(path) else path
+        run = path.parent if checkpoint.is_checkpoint(path) else path
     elif given is not None:
         path = run = expand(given)
     else:
@@ -136,7 +136,7 @@ def find(resume: str, output_dir: str, say: Callable[[str], object]) -> Origin |
         path = here
     else:
         path = _folder(resume)
-    folder = path.parent if _is_checkpoint(path) else path
+    folder = path.parent if checkpoint.is_checkpoint(path) else path
     if not (folder / CONFIG).is_file():
         raise UserError(
             f"--resume {resume}: that is neither the folder of a run (it has no {CONFIG}) nor a "
@@ -181,8 +181,8 @@ def changes(origin: Origin, config_text: str, options: Sequence[OptionInfo]) -> 
     import yaml
 
     holder = origin.folder if origin.checkpoint is None else origin.checkpoint.path
-    before = _flat(yaml.safe_load((holder / CONFIG).read_text(encoding="utf-8")))
-    now = _flat(yaml.safe_load(config_text))
+    before = flat(yaml.safe_load((holder / CONFIG).read_text(encoding="utf-8")))
+    now = flat(yaml.safe_load(config_text))
     defaults = {f"{info.section}.{info.name}": info.default for info in options}
     effects = {f"{info.section}.{info.name}": info.resume for info in options}
     effects["plugins"] = "continues"
@@ -307,16 +307,12 @@ def _folder(resume: str) -> Path:
     return path
 
 
-def _is_checkpoint(path: Path) -> bool:
-    return checkpoint.step_of(path) is not None or (path / checkpoint.MANIFEST).exists()
-
-
-def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as `section.name`; `recipe` and `plugins` as they are."""
-    flat: dict[str, Any] = {}
+def flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a configuration as `section.name`; `recipe` and `plugins` as they are."""
+    options: dict[str, Any] = {}
     for name, value in config.items():
         if isinstance(value, dict):
-            flat.update({f"{name}.{option}": given for option, given in value.items()})
+            options.update({f"{name}.{option}": given for option, given in value.items()})
         else:
-            flat[name] = value
-    return flat
+            options[name] = value
+    return options

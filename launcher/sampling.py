@@ -17,10 +17,10 @@ from launcher.console import Console
 from launcher.parts import prepare_models
 from launcher.plugin_checks import display_path
 from launcher.rundir import CONFIG, expand
-from launcher.start import EXPORTED
+from launcher.start import read_exported
 from launcher.training import checkpoint
 from launcher.training.errors import UserError, refuse
-from launcher.training.images import check_image
+from launcher.training.images import check_image, write_png
 
 if TYPE_CHECKING:
     from launcher.config import Resolved
@@ -68,7 +68,7 @@ def find(given: str, ema: bool, say: Any) -> Weights:
             f"{given} {what}; give the folder of a run, of one of its checkpoints, or of a "
             "ControlNet in diffusers' layout."
         )
-    if checkpoint.step_of(path) is not None or (path / checkpoint.MANIFEST).exists():
+    if checkpoint.is_checkpoint(path):
         found = checkpoint.read(path)
         weights = Weights(path, path / CONFIG, f"step {found.step:,}")
     elif (path / CONFIG).is_file():
@@ -99,9 +99,8 @@ def find(given: str, ema: bool, say: Any) -> Weights:
 def _newest(path: Path, say: Any) -> Weights:
     """Of a run: what it has exported at its end, or its newest checkpoint, if that is newer."""
     steps = checkpoint.steps_in(path)
-    exported = -1
-    if (path / EXPORTED).is_file():
-        exported = int(json.loads((path / EXPORTED).read_text(encoding="utf-8"))["step"])
+    content = read_exported(path)
+    exported = -1 if content is None else int(content["step"])
     if steps and steps[-1] > exported:
         found = checkpoint.newest(path, say)
         assert found is not None
@@ -358,9 +357,7 @@ class Output:
         columns = ["control"] if self._controls else []
         columns += [f"scale {scale:g}" for scale in options.scale]
         path = self._folder / "grid.png"
-        partial = path.with_name(f".{path.name}.partial")
-        lay_out(columns, rows).save(partial, format="PNG")
-        os.replace(partial, path)
+        write_png(path, lay_out(columns, rows))
         return path
 
     @property
@@ -410,10 +407,7 @@ class Output:
         note = PngInfo()
         for name, text in about.items():
             note.add_itxt(name, text)
-        partial = path.with_name(f".{path.name}.partial")
         try:
-            Image.fromarray(image).save(partial, format="PNG", pnginfo=note)
-            os.replace(partial, path)
+            write_png(path, Image.fromarray(image), note)
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise UserError(f"{path} cannot be written: {error.strerror or error}.") from error

@@ -126,7 +126,7 @@ class Start:
                 f"{total_steps}. Give a larger train.max_train_steps, or an earlier checkpoint and "
                 "another train.output_dir."
             )
-        exported = _exported(self._origin.folder) if self.is_in_place else None
+        exported = read_exported(self._origin.folder) if self.is_in_place else None
         if exported is None:
             return False
         if exported["step"] != total_steps:
@@ -205,7 +205,8 @@ class Start:
         )
 
 
-def _exported(folder: Path) -> dict[str, Any] | None:
+def read_exported(folder: Path) -> dict[str, Any] | None:
+    """The content of `exported.json`; None: the run has not come to its end."""
     try:
         return dict(json.loads((folder / EXPORTED).read_text(encoding="utf-8")))
     except FileNotFoundError:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hooks.types import Config, Dataset, TrainState, Validation
 from launcher.console import Console
 from launcher.logs import FIGURES
+from launcher.mending import Mender
 from launcher.rundir import RunDir
 from launcher.tracking import Trackers
 from launcher.training.errors import UserError
@@ -44,6 +45,12 @@ def trained_samples(config: Config, samples: int) -> int:
             "none is left to train on. Hold out fewer."
         )
     return samples - held_out
+
+
+def held_out_note(config: Config) -> str:
+    """`, of which 8 are held out`, behind the number of samples; empty if none is."""
+    count = config.validation.heldout_samples
+    return f", of which {count} are held out" if count else ""
 
 
 def held_out(config: Config, dataset: Dataset) -> range:
@@ -82,7 +89,7 @@ class Validator:
         run_dir: has the log of the figures.
         trackers: are told of them.
         console: shows them.
-        mend: makes the encoding of a key anew.
+        mender: has damaged encodings made anew.
     """
 
     def __init__(
@@ -93,7 +100,7 @@ class Validator:
         run_dir: RunDir,
         trackers: Trackers,
         console: Console,
-        mend: Callable[[bytes], None],
+        mender: Mender,
     ) -> None:
         self._section = config.validation
         self._config = config
@@ -102,7 +109,7 @@ class Validator:
         self._run_dir = run_dir
         self._trackers = trackers
         self._console = console
-        self._mend = mend
+        self._mender = mender
 
     def compile(self) -> None:
         """Compile what the recipe has prepared, if it can be."""
@@ -143,16 +150,8 @@ class Validator:
         """The result of a function; an encoding that it finds damaged is made anew."""
         from launcher.training.cache import DamagedEntryError
 
-        mended: set[bytes] = set()
         while True:
             try:
                 return look()
             except DamagedEntryError as error:
-                if error.key in mended:
-                    raise UserError(
-                        f"{error}, and had been made anew a moment ago: the disk or the memory of "
-                        "this machine is at fault. Set data.cache_dir to another disk."
-                    ) from error
-                self._console.headline(f"{error}; it is made anew")
-                mended.add(error.key)
-                self._mend(error.key)
+                self._mender(error)

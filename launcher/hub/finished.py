@@ -56,7 +56,7 @@ def find(run: str) -> Path:
     if not path.is_dir():
         what = "is a file" if path.exists() else "does not exist"
         raise UserError(f"{run} {what}; give the folder of a run, as in runs/first.")
-    if checkpoint.step_of(path) is not None or (path / checkpoint.MANIFEST).exists():
+    if checkpoint.is_checkpoint(path):
         raise UserError(
             f"{run} is a checkpoint. What is shared is the weights that its run exports at its "
             f"end: give the run's folder, {path.parent}."

@@ -9,6 +9,7 @@ import numpy as np
 
 from launcher.report import formats
 from launcher.report.run import Run
+from launcher.resume import flat
 
 #: The final loss is the mean of so many steps at most: that of a single one says little.
 _LAST = 100
@@ -82,23 +83,12 @@ def control_gap(run: Run) -> tuple[np.ndarray, np.ndarray]:
     return lines.step[known], gap[known]
 
 
-def options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a configuration as `section.name`, others as they are."""
-    flat: dict[str, Any] = {}
-    for section, values in config.items():
-        if isinstance(values, dict):
-            flat |= {f"{section}.{name}": value for name, value in values.items()}
-        else:
-            flat[section] = values
-    return flat
-
-
 def differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Options that are not the same in all runs, each with its value in every run. An option that
     a run does not have is `MISSING` there."""
-    flat = [options(config) for config in configs]
-    names = dict.fromkeys(name for one in flat for name in one)
-    found = {name: [one.get(name, MISSING) for one in flat] for name in names}
+    options = [flat(config) for config in configs]
+    names = dict.fromkeys(name for one in options for name in one)
+    found = {name: [one.get(name, MISSING) for one in options] for name in names}
     return {n: values for n, values in found.items() if any(v != values[0] for v in values)}
 
 

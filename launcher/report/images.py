@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from PIL import Image
@@ -44,13 +44,6 @@ def encode(paths: Iterable[Path], largest: int = _LARGEST) -> dict[Path, str]:
         path: "data:image/jpeg;base64," + base64.b64encode(data).decode()
         for path, data in encoded.items()
     }
-
-
-def spread(values: Sequence[int], count: int) -> list[int]:
-    """At most so many of them, evenly spread, the first and the last among them."""
-    if len(values) <= count:
-        return list(values)
-    return [values[round(i * (len(values) - 1) / (count - 1))] for i in range(count)]
 
 
 def _jpeg(path: Path, side: int) -> bytes | None:

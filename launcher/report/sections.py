@@ -9,6 +9,7 @@ from typing import Any
 from launcher.report import figures, formats
 from launcher.report.html import Child, Markup, folded, join, table, tag
 from launcher.report.run import Run, checkpoints
+from launcher.resume import flat
 
 #: Packages whose versions are shown without a click.
 _PACKAGES = ("flux-controlnet-plugin", "mindspore", "mindone", "transformers", "numpy")
@@ -52,7 +53,7 @@ def configuration(runs: list[Run]) -> Markup:
         else:
             shown.append(tag("p", "All options are the same.", class_="note"))
     for run in runs:
-        options = figures.options(run.config)
+        options = flat(run.config)
         if not options:
             shown.append(tag("p", f"{run.label} has no config.yaml.", class_="note"))
             continue

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.report.html import Child, Markup, join, scrolled, tag
-from launcher.report.images import encode, spread
+from launcher.report.images import encode
 from launcher.report.run import Run
+from launcher.training.grid import spread
 
 #: Columns of steps; and images of one run, at most.
 _COLUMNS = 8

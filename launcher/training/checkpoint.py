@@ -66,6 +66,11 @@ def step_of(path: Path) -> int | None:
     return int(match[1]) if match else None
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether a folder is meant as a checkpoint: by its name, or because it has been renamed."""
+    return step_of(path) is not None or (path / MANIFEST).exists()
+
+
 def steps_in(output_dir: Path) -> list[int]:
     """The steps that a run's folder has checkpoints of, damaged or not, in rising order."""
     if not output_dir.is_dir():

@@ -74,6 +74,13 @@ def lay_out(columns: Sequence[str], rows: Sequence[Row], side: int = SIDE) -> Im
     return grid
 
 
+def spread(values: Sequence[int], count: int) -> list[int]:
+    """At most so many of them, evenly spread, the first and the last among them."""
+    if len(values) <= count:
+        return list(values)
+    return [values[round(i * (len(values) - 1) / (count - 1))] for i in range(count)]
+
+
 def _scaled(path: Path | None, side: int) -> Image.Image | None:
     from PIL import Image
 

@@ -23,8 +23,11 @@ import numpy as np
 from launcher.training.errors import UserError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
     from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
 
     Array: TypeAlias = NDArray[Any]
     ImageSource: TypeAlias = str | os.PathLike[str] | bytes | Image.Image
@@ -239,6 +242,20 @@ def to_float(image: Array) -> Array:
     """uint8 `[H, W, 3]` to float32 `[3, H, W]` in [-1, 1] (`ToTensor`, `Normalize(0.5, 0.5)`)."""
     values = np.ascontiguousarray(image.transpose(2, 0, 1)).astype(np.float32)
     return (values / np.float32(255) - np.float32(0.5)) / np.float32(0.5)
+
+
+def write_png(path: Path, image: Image.Image, note: PngInfo | None = None) -> None:
+    """Put an image in place, whole or not at all; one that is there is replaced.
+
+    Args:
+        note: texts that go into the file.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        image.save(partial, format="PNG", pnginfo=note)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def same_aspect(one: tuple[int, int], other: tuple[int, int]) -> bool:

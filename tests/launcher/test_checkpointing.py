@@ -327,18 +327,19 @@ def test_the_writing_thread_rests_until_somebody_waits_for_it(monkeypatch):
 
     monkeypatch.setattr(checkpointing, "_REST", 1e9)
     pace = checkpointing.Pace()
-    pace.start()
-    rests = [threading.Thread(target=pace.rest, daemon=True)]
-    rests[0].start()
-    rests[0].join(0.2)
-    assert rests[0].is_alive()
+
+    def begin():
+        pace.start()
+        thread = threading.Thread(target=pace.rest, daemon=True)
+        thread.start()
+        thread.join(0.2)
+        assert thread.is_alive()
+        return thread
+
+    resting = begin()
     pace.hurry()
-    rests[0].join(10)
-    assert not rests[0].is_alive()
+    resting.join(10)
+    assert not resting.is_alive()
     pace.rest()  # no more of it
-    pace.start()
-    rests = [threading.Thread(target=pace.rest, daemon=True)]
-    rests[0].start()
-    rests[0].join(0.2)
-    assert rests[0].is_alive()
+    begin()
     pace.hurry()

@@ -227,28 +227,43 @@ def test_the_last_state_is_saved_so_that_more_steps_can_follow(tmp_path):
     assert run.saved(6)[1] == 21
 
 
-def test_a_second_ctrl_c_leaves_at_once(tmp_path):
+def go_in_a_process(folder, prepare):
+    """Run a loop in a process of its own, which a signal may end.
+
+    Args:
+        prepare: Python that changes `run`.
+    """
     program = f"""
-import os, signal, sys, time
+import signal, sys, time
+from types import SimpleNamespace
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import launcher.training.device
 launcher.training.device.memory_in_use = lambda: 1
 from test_loop import Run, send
-run = Run({str(tmp_path / "run")!r})
+run = Run({str(folder)!r})
+{prepare}
+run.go()
+"""
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        cwd=Path(__file__).parents[2],
+    )
+
+
+def test_a_second_ctrl_c_leaves_at_once(tmp_path):
+    process = go_in_a_process(
+        tmp_path / "run",
+        """
 def hang():
     send(signal.SIGINT)()
     time.sleep(0.01)
     send(signal.SIGINT)()
     time.sleep(60)
 run.hook.after[2] = hang
-run.go()
-"""
-    process = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        cwd=Path(__file__).parents[2],
+""",
     )
     assert process.returncode == 130, process.stderr
     assert "left at once: what was done since the last checkpoint is lost" in process.stderr
@@ -479,28 +494,16 @@ def test_mindspores_frame_on_the_stack_of_a_step_is_no_compilation(tmp_path):
 
 
 def test_a_signal_while_a_graph_is_compiled_writes_what_is_held(tmp_path):
-    program = f"""
-import signal, sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from types import SimpleNamespace
-import launcher.training.device
-launcher.training.device.memory_in_use = lambda: 1
-from test_loop import Run, send
-run = Run({str(tmp_path / "run")!r})
+    process = go_in_a_process(
+        tmp_path / "run",
+        """
 def compile_for(batch):
     send(signal.SIGTERM)()
     raise AssertionError("the process should have ended")
 run.loop.graphs = SimpleNamespace(
     are_there_for=lambda batch: batch.micro_batches != [(3,)], compile_for=compile_for
 )
-run.go()
-"""
-    process = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        cwd=Path(__file__).parents[2],
+""",
     )
     assert process.returncode == 143, process.stderr
     assert "the run is saved up to" in process.stderr and "checkpoint-2" in process.stderr

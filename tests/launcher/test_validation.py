@@ -7,6 +7,7 @@ import pytest
 
 from hooks.types import Validation
 from launcher import validation
+from launcher.mending import Mender
 from launcher.rundir import RunDir
 from launcher.sections import ValidationSection
 from launcher.training.errors import UserError
@@ -125,7 +126,7 @@ def test_a_damaged_encoding_is_made_anew(mends):
         None,
         Trackers(),
         SimpleNamespace(headline=said.append),
-        damaged.mend,
+        Mender(damaged.mend, said.append),
     )
     state = SimpleNamespace(step=3, models=None)
     if mends:
