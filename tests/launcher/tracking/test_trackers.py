@@ -205,9 +205,14 @@ def test_ctrl_c_ends_the_wait(impatient, recorders, said, hangs):
     recorders["wandb"].close = hangs
     main = threading.main_thread().ident
     timer = threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt), impatient(closing=30):
-        timer.start()
-    timer.join()
+    # As Python has it in the foreground, whatever pytest was started by.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), impatient(closing=30):
+            timer.start()
+        timer.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert said == []
 
 
