@@ -81,6 +81,13 @@ class ImagesSection:
         1.0, help="what the ControlNet's outputs are multiplied by", resume="free"
     )
 
+    validation_vae: Literal["memory", "process"] = option(
+        "memory",
+        help="where the VAE is: in the memory of the training; or in a process of its own on the "
+        "CPU, which is slower, for where the device has no room for decoding",
+        resume="free",
+    )
+
     @property
     def is_wanted(self) -> bool:
         """Whether there are images to make."""

@@ -6,9 +6,10 @@
     step-000100/prompt-0.png  what came of it after step 100; further ones are prompt-0-1.png
     grid.png                  all of that in one image
 
-The VAE is loaded into the training process for this. It is small beside the transformer (FLUX.1's
-takes 0.17 GB in half precision), stays compiled between two validations, and a process of its own
-could not have what memory of the device the training holds. The text encoders are not needed: the
+The VAE is loaded into the training process for this: it is small beside the transformer (FLUX.1's
+takes 0.17 GB in half precision), and stays compiled between two validations. Where the device has
+no room for what decoding takes, it works on the CPU, in a process of its own: a second process on
+the device could not have the memory that the training holds. The text encoders are not needed: the
 prompts' embeddings are in the cache.
 """
 
@@ -112,6 +113,7 @@ def images_of_run(
         UserError: there is nothing to make them with.
     """
     from flux_controlnet_plugin.images import Painter, load_vae
+    from flux_controlnet_plugin.vae_process import VaeProcess
 
     images = config.images
     if not images.is_wanted:
@@ -134,8 +136,10 @@ def images_of_run(
         sample, prompt = dataset[row], dataset.captions(row)[0]
         control, target = from_float(sample.condition), from_float(sample.target)
         subjects.append(Subject(prompt, embeddings(prompt), control, target))
+    in_memory = images.validation_vae == "memory"
+    vae = (load_vae if in_memory else VaeProcess)(config.model, config.precision)
     return ValidationImages(
-        Painter(models, load_vae(config.model, config.precision)),
+        Painter(models, vae),
         subjects,
         images.num_validation_images,
         images.settings | {"seed": config.train.seed},

@@ -6,7 +6,6 @@ working on, so that its end can be explained whatever it dies of; and what it fo
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import json
 import os
@@ -18,12 +17,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from launcher.training.errors import UserError
+from launcher.training.helper import die_with
 
 #: Exit codes of a process that Ctrl-C or SIGTERM has ended, as shells have them.
 INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 _VARIABLE = "LAUNCHER_REPORT_TO"  # process and file descriptor of the pipe
-_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 #: How often to see whether a child has died, in seconds.
 _INTERVAL = 0.2
@@ -163,7 +162,5 @@ def parent() -> Parent | None:
         return None
     pid, pipe = map(int, value.split())
     os.set_inheritable(pipe, False)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != pid:  # it was quicker
-        os._exit(1)
+    die_with(pid)
     return Parent(pipe)

@@ -3,6 +3,7 @@ whose predictions are compared with diffusers' (tests/benchmarks/test_parity.py)
 
 import itertools
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -185,3 +186,48 @@ def test_the_schedulers_table_for_training_stays_as_it_is(loss, vae, tiny_flux, 
     other._pipeline.scheduler.set_timesteps(2, mu=1.0)
     assert Settings(16, 16).num_inference_steps == 28
     np.testing.assert_array_equal(scheduler.timesteps.asnumpy(), before)
+
+
+@pytest.fixture(scope="module")
+def vae_process(graph_mode, tiny_flux):
+    from flux_controlnet_plugin.vae_process import VaeProcess
+
+    section = SimpleNamespace(
+        pretrained_model_name_or_path=str(tiny_flux), revision=None, variant=None
+    )
+    return VaeProcess(section, SimpleNamespace(mixed_precision="no"))
+
+
+def test_a_vae_in_another_process_makes_the_same_image(
+    painter, vae_process, loss, tiny_flux, embeddings, control, settings, image
+):
+    from flux_common.loading import load_scheduler
+    from flux_controlnet_plugin.images import Painter
+
+    models = {"transformer": loss.transformer, "controlnet": loss.controlnet}
+    other = Painter({**models, "scheduler": load_scheduler(str(tiny_flux))}, vae_process)
+    other._pipeline.transformer = painter._pipeline.transformer  # compiled already
+    made = other.paint(embeddings, control, settings)
+    assert np.abs(made.astype(int) - image).max() <= 1
+
+
+def test_what_it_hands_back_has_the_dtype_of_the_networks(tiny_flux, graph_mode, vae_process):
+    import mindspore as ms
+
+    vae_process.dtype = ms.float16
+    try:
+        (moments,) = vae_process.encode(ms.Tensor(np.zeros((1, 3, 32, 48)), ms.float16))
+    finally:
+        vae_process.dtype = ms.float32
+    assert moments.shape == (1, 32, 4, 6) and moments.dtype == ms.float16
+
+
+def test_a_vae_that_is_not_there_is_reported(tmp_path, graph_mode):
+    from flux_controlnet_plugin.vae_process import VaeProcess
+    from launcher.training.errors import UserError
+
+    section = SimpleNamespace(
+        pretrained_model_name_or_path=str(tmp_path), revision=None, variant=None
+    )
+    with pytest.raises(UserError, match=r"model_index\.json"):
+        VaeProcess(section, SimpleNamespace(mixed_precision="no"))

@@ -1,0 +1,97 @@
+"""A process beside this one that answers calls, with a device and a memory of its own.
+
+    with Helper(make, arguments, task="decodes images") as helper:     # object = make(*arguments)
+        helper.call("decode", latents)                                 # object.decode(latents)
+
+It begins from nothing (spawned, not forked: MindSpore's threads do not survive a fork) and dies
+with this process, which alone sees to Ctrl-C, although that reaches every process of a terminal.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from launcher.training.errors import UserError
+
+_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+
+
+class Helper:
+    """Answers calls in a process of its own, which starts with the first.
+
+    Args:
+        make: a function of a module, called there once.
+        arguments: its arguments, which can be pickled.
+        task: what the process does, for a message: `decodes images`.
+        way_out: what the user can do if it was killed, in sentences.
+    """
+
+    def __init__(
+        self, make: Callable[..., Any], arguments: Sequence[Any], *, task: str, way_out: str
+    ) -> None:
+        self._task = task
+        self._way_out = way_out
+        self._pool = ProcessPoolExecutor(
+            max_workers=1,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_begin,
+            initargs=(os.getpid(), make, tuple(arguments)),
+        )
+
+    def call(self, name: str, *arguments: Any) -> Any:
+        """Call a method of the object there, and wait for its answer.
+
+        Raises:
+            UserError: the process was killed.
+            what the call, or making the object, raised.
+        """
+        try:
+            return self._pool.submit(_call, name, arguments).result()
+        except BrokenProcessPool as error:
+            raise UserError(
+                f"the process that {self._task} was killed. Where nobody did that, the system "
+                f"did, because memory ran out (see `dmesg`). {self._way_out}"
+            ) from error
+
+    def close(self) -> None:
+        """End the process, once it has answered."""
+        self._pool.shutdown()
+
+
+def die_with(parent: int) -> None:
+    """Let this process be killed when the one that started it, of this number, has ended."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it was quicker
+        os._exit(1)
+
+
+_object: Any = None
+_make: Callable[[], Any]
+
+
+def _begin(parent: int, make: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    """The first thing in the process. What it raised would only be logged, so that the object is
+    made by the first call."""
+    global _make
+    die_with(parent)
+    # Libraries print there when they are imported.
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115  for as long as the process lives
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    _make = functools.partial(make, *arguments)
+
+
+def _call(name: str, arguments: tuple[Any, ...]) -> Any:
+    global _object
+    if _object is None:
+        _object = _make()
+    return getattr(_object, name)(*arguments)
