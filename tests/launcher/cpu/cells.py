@@ -277,3 +277,20 @@ class FirstOf(nn.Cell):
 
     def construct(self, *inputs):
         return self.network(*inputs)[0]
+
+
+class PaddingGradient(nn.Cell):
+    """The gradient of the sum of an image that is padded as the VAE's encoder does."""
+
+    def __init__(self):
+        super().__init__()
+        self.padding = Padding()
+        self.gradient = ops.GradOperation()
+
+    def construct(self, image):
+        return self.gradient(self.padding)(image)
+
+
+class Padding(nn.Cell):
+    def construct(self, image):
+        return mint.nn.functional.pad(image, (0, 1, 0, 1), mode="constant", value=0).sum()

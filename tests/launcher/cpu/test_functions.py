@@ -23,6 +23,21 @@ def test_function_and_gradient(name, dtype, tolerance, run_functions, reference)
         assert relative(grad, expected) < 2 * tolerance, f"gradient of input {index}"
 
 
+@pytest.mark.parametrize("size", [8, 16])
+def test_the_gradient_of_padding_returns_however_often(graph_mode, size):
+    """MindSpore's own did not, from call `size + 1` on."""
+    import mindspore as ms
+
+    from tests.launcher.cpu import cells
+
+    gradient = cells.PaddingGradient()
+    image = ms.Tensor(np.ones((2, 32, size, size), np.float32))
+    for _ in range(2 * size):
+        assert gradient(image).asnumpy().shape == image.shape
+    expected = np.ones((size, size), np.float32)
+    np.testing.assert_array_equal(gradient(image).asnumpy()[0, 0], expected)
+
+
 def test_tables(graph_mode, reference):
     import mindspore as ms
     from mindone.transformers.models.t5 import modeling_t5
