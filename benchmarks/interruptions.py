@@ -20,6 +20,7 @@ import json
 import os
 import random
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -55,7 +56,10 @@ def compare(folder: Path, arguments: argparse.Namespace) -> int:
         *("checkpoints_total_limit=2", "ema_decay=0.99", "max_sequence_length=64"),
         *("max_train_samples=16", f"cache_dir={folder / 'cache'}", *arguments.settings),
     ]
+    began = time.monotonic()
     start(options, whole).wait()
+    step_seconds = statistics.median(line["step_seconds"] for line in lines(whole))
+    starting = max(0.0, time.monotonic() - began - arguments.steps * step_seconds)
     rng = random.Random(arguments.seed)
     kinds: dict[str, int] = {}
     for number in range(arguments.kills):
@@ -64,7 +68,8 @@ def compare(folder: Path, arguments: argparse.Namespace) -> int:
         kind = ("saving", "steps", "time")[number % 3]
         # The last third of the run is left for the end.
         room = max(1, int((number + 1) * arguments.steps * 0.7 / arguments.kills) - done)
-        wait_for(kind, process, killed, done, rng.randint(1, room), rng)
+        seconds = rng.uniform(0, starting + room * step_seconds)
+        wait_for(kind, process, killed, done, rng.randint(1, room), seconds, rng)
         if process.poll() is not None:
             print(f"  the run was over before kill {number + 1}")
             break
@@ -110,11 +115,12 @@ def wait_for(
     folder: Path,
     done: int,
     steps: int,
+    seconds: float,
     rng: random.Random,
 ) -> None:
     """Wait for the moment to kill a run."""
     if kind == "time":
-        deadline = time.monotonic() + rng.uniform(0, 40)
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.02)
         return
@@ -144,10 +150,14 @@ def steps_of(folder: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def figures(folder: Path) -> list[dict[str, object]]:
+def figures(folder: Path) -> list[dict[str, float]]:
     """The lines of metrics.jsonl without times."""
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in lines(folder)]
+
+
+def lines(folder: Path) -> list[dict[str, float]]:
+    """The lines of metrics.jsonl."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def check_all(folder: Path) -> list[int]:
