@@ -41,7 +41,7 @@ def graph_mode():
 @pytest.fixture(scope="session")
 def tiny_flux():
     """A FLUX.1-dev-shaped pipeline folder with random weights, 1.9 MB."""
-    return ROOT / "examples" / "quickstart" / "tiny-flux"
+    return ROOT / "tests" / "data" / "tiny-flux"
 
 
 @pytest.fixture(scope="session")

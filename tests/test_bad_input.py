@@ -18,7 +18,7 @@ from launcher import cli
 from launcher.training.device import set_up as SET_UP  # the real one; see nothing_is_loaded
 
 ROOT = Path(__file__).resolve().parent.parent
-TINY_FLUX = ROOT / "examples" / "quickstart" / "tiny-flux"
+TINY_FLUX = ROOT / "tests" / "data" / "tiny-flux"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 

@@ -4,15 +4,15 @@ import json
 
 import pytest
 
-from tests.test_run import launch, metrics
+from tests.test_run import TINY, launch, metrics
 
 
 def start(output_dir, *arguments):
     return launch(
-        *("--recipe", "flux_controlnet", "--config", "quickstart", "-p", "tests/loud_loss.py"),
+        *("--recipe", "flux_controlnet", "--config", TINY, "-p", "tests/loud_loss.py"),
         *(f"output_dir={output_dir}", "precision.mixed_precision=fp16", "max_train_steps=3"),
         *("lr_scheduler=constant", "lr_warmup_steps=0", "max_train_samples=4", "device=CPU"),
-        *("max_sequence_length=32", "num_double_layers=1", "num_single_layers=0", *arguments),
+        *("num_single_layers=0", *arguments),
     )
 
 

@@ -2,7 +2,7 @@
 
     python benchmarks/torch_environment.py        # prints the Python to run this with
     .venv-torch/bin/python benchmarks/reference/make_bf16_reference.py tests/data/cpu/bf16.npz \\
-        --tiny-flux examples/quickstart/tiny-flux
+        --tiny-flux tests/data/tiny-flux
 
 Layers: every case of `layers` in bfloat16, with its inputs, parameters, output and gradients. All
 of them are bfloat16 values and saved as their upper 16 bits.

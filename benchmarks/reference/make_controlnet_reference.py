@@ -2,7 +2,7 @@
 
     python benchmarks/torch_environment.py        # prints the Python to run this with
     .venv-torch/bin/python benchmarks/reference/make_controlnet_reference.py OUT_DIR \\
-        --tiny-flux examples/quickstart/tiny-flux \\
+        --tiny-flux tests/data/tiny-flux \\
         --height 64 --width 96 --double 2 --single 0 --rand
     .venv/bin/python benchmarks/parity.py OUT_DIR rand_d2s0
 

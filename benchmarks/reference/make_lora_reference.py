@@ -2,7 +2,7 @@
 
     python benchmarks/torch_environment.py        # prints the Python to run this with
     .venv-torch/bin/python benchmarks/reference/make_lora_reference.py OUT_DIR \\
-        --tiny-flux examples/quickstart/tiny-flux --case prior \\
+        --tiny-flux tests/data/tiny-flux --case prior \\
         --height 64 --width 96 --rank 4 --lora-alpha 16 --rand --prior 0.5
     .venv/bin/python benchmarks/parity.py OUT_DIR prior
 

@@ -64,16 +64,15 @@ def test_it_calls_every_hook_in_the_documented_order():
 
 
 @pytest.mark.parametrize(
-    "recipe, package, weights, moved",
+    "recipe, config, weights, moved",
     [
-        ("flux_controlnet", "flux_controlnet_plugin",
+        ("flux_controlnet", "tests/data/tiny.yaml",
          "controlnet/diffusion_pytorch_model.safetensors", "controlnet_blocks.0.weight"),
-        ("flux_lora_dreambooth", "flux_lora_plugin", "pytorch_lora_weights.safetensors",
+        ("flux_lora_dreambooth", "tests/data/tiny_lora.yaml", "pytorch_lora_weights.safetensors",
          "transformer.transformer_blocks.0.attn.to_q.lora_B.weight"),
     ],
 )  # fmt: skip
-def test_it_trains(recipe, package, weights, moved, tmp_path):
-    config = f"{package}/configs/quickstart.yaml"
+def test_it_trains(recipe, config, weights, moved, tmp_path):
     process = subprocess.run(
         [sys.executable, str(SCRIPT), recipe, config, str(tmp_path / "run"), "3"],
         cwd=ROOT,

@@ -6,7 +6,7 @@ Needs torch, diffusers 0.35 and transformers 4.57 (no dependencies of the projec
 
 For every case of a function: inputs, a cotangent, the output, and the gradient of
 ``sum(output * cotangent)`` with respect to every input. For the models of
-``examples/quickstart/tiny-flux``: inputs, outputs, and some gradients.
+``tests/data/tiny-flux``: inputs, outputs, and some gradients.
 """
 
 import zlib
@@ -28,7 +28,7 @@ from transformers import CLIPTextModel, T5EncoderModel
 from transformers.models.t5.modeling_t5 import T5Attention
 
 HERE = Path(__file__).parent
-MODELS = HERE.parents[2] / "examples" / "quickstart" / "tiny-flux"
+MODELS = HERE.parent / "tiny-flux"
 GENERATOR = torch.Generator().manual_seed(0)
 
 
