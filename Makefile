@@ -2,6 +2,7 @@
 #
 #   make quickstart         a small FLUX ControlNet training run on this machine's CPU
 #   make quickstart-lora    the same for LoRA adapters
+#   make tiny-flux          a small FLUX that paints shapes, from nothing
 #   make test               linters, type check, test suite
 #
 # Variables: PYTHON (the interpreter for the environment), VENV (its folder),
@@ -17,7 +18,7 @@ UPGRADE ?=
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart quickstart-lora test browser lint format constraints clean distclean
+.PHONY: help setup quickstart quickstart-lora tiny-flux test browser lint format constraints clean distclean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 26
@@ -39,6 +40,9 @@ quickstart: setup ## train a tiny FLUX ControlNet on the CPU, into runs/quicksta
 
 quickstart-lora: setup ## train LoRA adapters of a tiny FLUX on the CPU, into runs/quickstart-lora
 	$(call train,quickstart-lora,flux_lora_dreambooth,flux_lora_plugin)
+
+tiny-flux: setup ## train a small FLUX that paints shapes from nothing, for hours; goes on if interrupted
+	$(BIN)/python examples/tiny_flux/make.py runs/tiny-flux runs/tiny-flux-shapes
 
 test: lint browser ## linters, type check, then all tests (one file: make test ARGS=tests/test_imports.py)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)

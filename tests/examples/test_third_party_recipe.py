@@ -22,10 +22,14 @@ STEPS, BATCH = 30, 4  # the batch is the quickstart's
 QUICKSTART = ("--recipe", "tiny_denoiser", "--config", "quickstart")
 
 
-def copy_of_sample(folder):
+def copy_of(source, folder):
     """Building leaves build/ and *.egg-info where the source is."""
     ignored = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
-    return shutil.copytree(SAMPLE, folder / "source", ignore=ignored)
+    return shutil.copytree(source, folder / "source", ignore=ignored)
+
+
+def copy_of_sample(folder):
+    return copy_of(SAMPLE, folder)
 
 
 def pip_install(source, target):

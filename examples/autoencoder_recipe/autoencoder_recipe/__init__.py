@@ -1,0 +1,1 @@
+"""A recipe that trains the autoencoder (VAE) of a FLUX pipeline."""

@@ -1,0 +1,183 @@
+"""Make the quickstart's base model from nothing: `make tiny-flux`.
+
+    python examples/tiny_flux/make.py WORK FOLDER
+
+1. Pictures of shapes are drawn (examples/quickstart/shapes.py).
+2. An untrained FLUX.1 pipeline of a small size is written (skeleton.py).
+3. Its VAE is trained: `launcher --recipe autoencoder`, which examples/autoencoder_recipe brings.
+4. Its transformer is trained: `launcher --recipe flux_controlnet`, with the variant full_finetune.
+5. Everything is put together in FOLDER, VAE and transformer in bfloat16 as FLUX.1-dev's are.
+
+What is done stays in WORK: if this is interrupted, the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+sys.path.insert(0, str(ROOT / "examples" / "quickstart"))
+
+import shapes
+import skeleton
+
+from launcher.training import atomic
+
+#: Another than that of the quickstart's own data, of which the base model then has seen nothing.
+DATA_SEED = 1000
+SAMPLES = 16_384
+#: How many pictures the latents are measured on.
+MEASURED = 1024
+
+
+def draw_data(work: Path) -> Path:
+    """The pictures, with control images of all kinds, from which the VAE learns these, too."""
+    folder = work / "data"
+    if not folder.exists():
+        with atomic.folder(folder) as new:
+            shapes.make_data(new, SAMPLES, seed=DATA_SEED, condition="mixed")
+    return folder
+
+
+def write_skeleton(work: Path) -> Path:
+    """The untrained pipeline."""
+    folder = work / "skeleton"
+    if not folder.exists():
+        skeleton.write_skeleton(folder)
+    return folder
+
+
+def install_recipe(work: Path) -> Path:
+    """The autoencoder's recipe, beside the environment and not in it; returns what is to be on
+    PYTHONPATH."""
+    folder = work / "recipes"
+    if not folder.exists():
+        # From a copy: what is built from leaves files beside it.
+        source = shutil.copytree(ROOT / "examples" / "autoencoder_recipe", work / "recipe-source")
+        pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps")
+        target = ("--no-build-isolation", "--target", str(folder))
+        subprocess.run([*pip, *target, str(source)], check=True)
+        shutil.rmtree(source)
+    return folder
+
+
+def train(run: Path, *arguments: str, path: Path | None = None) -> Path:
+    """Train by the launcher, or go on with it, until the run is over; returns its folder."""
+    if not (run / "exported.json").exists():
+        again = ["--resume", "latest"] if any(run.glob("checkpoint-*")) else []
+        if not again and run.exists():
+            shutil.rmtree(run)  # it was interrupted before its first checkpoint
+        environment = dict(os.environ)
+        if path is not None:
+            environment["PYTHONPATH"] = f"{path}{os.pathsep}{environment.get('PYTHONPATH', '')}"
+        command = [sys.executable, "-m", "launcher", *arguments, f"output_dir={run}", *again]
+        subprocess.run(command, check=True, env=environment, cwd=ROOT)
+    return run
+
+
+def join_vae(work: Path, source: Path, run: Path, data: Path) -> Path:
+    """The skeleton with the trained VAE, whose latents have mean 0 and variance 1 when they are
+    normalised with the shift and the scale that its configuration tells."""
+    import numpy as np
+
+    from flux_common import loading
+    from flux_common.latents import encode_moments
+    from launcher.training import device
+    from launcher.training.images import load_rgb, to_float
+
+    folder = work / "pipeline"
+    if folder.exists():
+        return folder
+    with atomic.folder(folder) as new:
+        shutil.copytree(source, new, dirs_exist_ok=True)
+        for file in (run / "ema" / "vae").iterdir():
+            shutil.copy(file, new / "vae" / file.name)
+        device.set_up("CPU", 0, "graph")
+        vae = loading.load_vae(str(new))
+        files = sorted((data / "images").iterdir())[:MEASURED]
+        pixels = np.stack([to_float(load_rgb(file)) for file in files])
+        means = np.concatenate(
+            [encode_moments(vae, batch)[:, :16] for batch in np.split(pixels, MEASURED // 64)]
+        )
+        config = new / "vae" / "config.json"
+        content = json.loads(config.read_text())
+        content["shift_factor"] = round(float(means.mean()), 4)
+        content["scaling_factor"] = round(1 / float(means.std()), 4)
+        config.write_text(json.dumps(content, indent=2) + "\n")
+    return folder
+
+
+def assemble(pipeline: Path, runs: dict[str, Path], target: Path) -> None:
+    """The finished pipeline with its provenance, in the place of an earlier one."""
+    with atomic.folder(target, replace=True) as new:
+        shutil.copytree(pipeline, new, dirs_exist_ok=True)
+        shutil.copytree(
+            runs["base"] / "ema" / "transformer", new / "transformer", dirs_exist_ok=True
+        )
+        (new / "provenance").mkdir()
+        for name, run in runs.items():
+            shutil.copy(run / "config.yaml", new / "provenance" / f"{name}.yaml")
+        about = {
+            "made_by": "make tiny-flux",
+            "data": {"samples": SAMPLES, "seed": DATA_SEED, "size": 64},
+            "runs": {name: summary(run) for name, run in runs.items()},
+        }
+        text = json.dumps(about, indent=2) + "\n"
+        (new / "provenance" / "provenance.json").write_text(text, encoding="utf-8")
+
+
+def summary(run: Path) -> dict[str, Any]:
+    """What a run ran with and how it went, without what differs between machines."""
+    parts = [json.loads(file.read_text()) for file in sorted(run.glob("provenance*.json"))]
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    last = lines[-len(lines) // 10 :]
+    packages = parts[-1]["packages"]
+    return {
+        "seed": parts[-1]["seed"],
+        "device": parts[-1]["device"],
+        "steps": lines[-1]["step"],
+        "loss_of_last_tenth": round(sum(line["loss"] for line in last) / len(last), 5),
+        "minutes_in_steps": round(sum(line["step_seconds"] for line in lines) / 60, 1),
+        "interruptions": len(parts) - 1,
+        "packages": {name: packages[name] for name in ("mindspore", "mindone", "numpy")},
+    }
+
+
+def main() -> None:
+    """Read the command line and do what is still to be done."""
+    parser = argparse.ArgumentParser(description="Make the quickstart's base model from nothing.")
+    parser.add_argument("work", type=Path, help="folder for what is made on the way")
+    parser.add_argument("folder", type=Path, help="where the pipeline goes")
+    options = parser.parse_args()
+    work = options.work
+    work.mkdir(parents=True, exist_ok=True)
+    data, source = draw_data(work), write_skeleton(work)
+    about_data = f"data.dataset_name={data}"
+    base = "model.pretrained_model_name_or_path="
+    vae = train(
+        work / "run-vae",
+        *("--recipe", "autoencoder", "--config", str(HERE / "vae.yaml")),
+        *(about_data, f"{base}{source}"),
+        path=install_recipe(work),
+    )
+    pipeline = join_vae(work, source, vae, data)
+    variant = str(ROOT / "examples" / "variants" / "full_finetune.py")
+    transformer = train(
+        work / "run-base",
+        *("--recipe", "flux_controlnet", "--config", str(HERE / "base.yaml"), "-p", variant),
+        *(about_data, f"{base}{pipeline}"),
+    )
+    assemble(pipeline, {"vae": vae, "base": transformer}, options.folder)
+    print(f"the pipeline is {options.folder}")
+
+
+if __name__ == "__main__":
+    main()

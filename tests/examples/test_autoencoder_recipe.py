@@ -1,0 +1,97 @@
+"""The recipe that trains an autoencoder: its loss against numpy, and a run of it."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from tests.examples.test_third_party_recipe import (
+    ROOT,
+    copy_of,
+    launch,
+    pip_install,
+)
+
+SOURCE = ROOT / "examples" / "autoencoder_recipe"
+TINY_FLUX = ROOT / "tests" / "data" / "tiny-flux"
+SETTINGS = (
+    *("--recipe", "autoencoder", f"model.pretrained_model_name_or_path={TINY_FLUX}"),
+    *("data.dataset_name=examples/quickstart/data", "max_train_samples=4", "resolution=32"),
+    *("image_columns=[image,conditioning_image]", "train_batch_size=2", "max_train_steps=20"),
+    *("learning_rate=1e-3", "ema_decay=0.9"),
+)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    source = copy_of(SOURCE, tmp_path_factory.mktemp("autoencoder"))
+    return pip_install(source, tmp_path_factory.mktemp("site"))
+
+
+@pytest.fixture
+def loss(monkeypatch, graph_mode):
+    monkeypatch.syspath_prepend(str(SOURCE))
+    yield __import__("autoencoder_recipe.loss", fromlist=["AutoencoderLoss"]).AutoencoderLoss
+    for name in [name for name in sys.modules if name.startswith("autoencoder_recipe")]:
+        del sys.modules[name]
+
+
+def test_the_loss_is_the_formula(loss):
+    from mindspore import Tensor
+
+    from tests.examples.autoencoder_cells import Halves
+
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((2, 4, 8, 8)).astype(np.float32)
+    images[0, 2] = 40  # the logarithm of a variance, beyond the limit
+    noise = rng.standard_normal((2, 2, 8, 8)).astype(np.float32)
+    cell = loss(Halves(), 0.25)
+    found = float(cell(Tensor(images), Tensor(noise)))
+
+    mean, logvar = np.split(images.astype(np.float64), 2, axis=1)
+    logvar = logvar.clip(-30, 20)
+    drawn = mean + np.exp(logvar / 2) * noise
+    decoded = np.concatenate([2 * drawn, -drawn], axis=1)
+    divergence = 0.5 * np.mean(mean**2 + np.exp(logvar) - 1 - logvar)
+    assert found == pytest.approx(np.abs(decoded - images).mean() + 0.25 * divergence, rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def run(installed, tmp_path_factory):
+    output_dir = tmp_path_factory.mktemp("runs") / "run"
+    process = launch(installed, *SETTINGS, f"output_dir={output_dir}")
+    assert process.returncode == 0, process.stderr
+    return process, output_dir
+
+
+def test_it_learns_and_exports_a_vae_for_diffusers(run):
+    process, output_dir = run
+    assert "8 samples in the data set" in process.stderr  # four rows of two images
+    lines = (output_dir / "metrics.jsonl").read_text().splitlines()
+    losses = [json.loads(line)["loss"] for line in lines]
+    assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
+    before = load_file(TINY_FLUX / "vae" / "diffusion_pytorch_model.safetensors")
+    for folder in ("vae", "ema/vae"):
+        after = load_file(output_dir / folder / "diffusion_pytorch_model.safetensors")
+        assert after.keys() == before.keys()
+        assert all(not np.array_equal(after[name], before[name]) for name in before)
+    config = json.loads((output_dir / "vae" / "config.json").read_text())
+    assert config["_class_name"] == "AutoencoderKL" and config["latent_channels"] == 16
+
+
+@pytest.mark.parametrize(
+    "setting, message",
+    [
+        ("data.resolution=36", "data.resolution is 36; the autoencoder reduces images by 8"),
+        ("mixed_precision=fp16", "precision.mixed_precision is fp16; the autoencoder is trained"),
+        ("image_columns=[picture]", "picture"),
+        ("model.pretrained_model_name_or_path=/nowhere/a/b", "/nowhere/a/b"),
+    ],
+)
+def test_a_mistake_is_explained_before_anything_is_written(installed, tmp_path, setting, message):
+    process = launch(installed, *SETTINGS, f"output_dir={tmp_path / 'run'}", setting)
+    assert process.returncode == 2
+    assert message in process.stderr and "Traceback" not in process.stderr
+    assert not (tmp_path / "run").exists()
