@@ -22,14 +22,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
-sys.path.insert(0, str(ROOT / "examples" / "quickstart"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "quickstart"))
 
 import shapes
 import skeleton
 
 from launcher.training import atomic
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
 
 #: Another than that of the quickstart's own data, of which the base model then has seen nothing.
 DATA_SEED = 1000

@@ -19,14 +19,13 @@ def pad(input, pad, mode="constant", value=0.0):
 
 def _extend(input, axis, before, after, value):
     shape = input.shape
-    parts = (input,)
     if before:
         size = (*shape[:axis], before, *shape[axis + 1 :])
-        parts = (ops.full(size, value, dtype=input.dtype), *parts)
+        input = ops.concat((ops.full(size, value, dtype=input.dtype), input), axis)
     if after:
         size = (*shape[:axis], after, *shape[axis + 1 :])
-        parts = (*parts, ops.full(size, value, dtype=input.dtype))
-    return ops.concat(parts, axis) if len(parts) > 1 else input
+        input = ops.concat((input, ops.full(size, value, dtype=input.dtype)), axis)
+    return input
 
 
 def mse_loss(input, target, reduction="mean"):

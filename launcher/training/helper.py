@@ -1,7 +1,7 @@
 """A process beside this one that answers calls, with a device and a memory of its own.
 
-    with Helper(make, arguments, task="decodes images") as helper:     # object = make(*arguments)
-        helper.call("decode", latents)                                 # object.decode(latents)
+    helper = Helper(make, arguments, task="decodes images", way_out="Use fewer.")
+    helper.call("decode", latents)      # there: made = make(*arguments); made.decode(latents)
 
 It begins from nothing (spawned, not forked: MindSpore's threads do not survive a fork) and dies
 with this process, which alone sees to Ctrl-C, although that reaches every process of a terminal.
