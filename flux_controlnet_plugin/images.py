@@ -10,8 +10,8 @@ ControlNet and the transformer are compiled once each for a size, and so is eith
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from flux_common import loading
@@ -55,7 +55,7 @@ def noise_of(settings: Settings, channels: int) -> np.ndarray:
 
 
 class Painter:
-    """Makes one image at a time.
+    """Makes images, one at a time or several of one size at once.
 
     Args:
         models: `transformer`, `controlnet` and `scheduler`; the latter is left as it is. Values of
@@ -98,35 +98,59 @@ class Painter:
         Returns:
             uint8 `[height, width, 3]`.
         """
-        latents = self.latents(embeddings, control, settings)
-        return decode(self._vae, latents)[0]
+        return self.paint_all([embeddings], [control], settings)[0]
+
+    def paint_all(
+        self,
+        embeddings: Sequence[tuple[np.ndarray, np.ndarray]],
+        controls: Sequence[np.ndarray],
+        settings: Settings,
+    ) -> np.ndarray:
+        """Make as many images at once, in a graph for that many.
+
+        Args:
+            embeddings, controls: as for `paint`, one each.
+            settings: the first image has its number, the others those that follow.
+
+        Returns:
+            uint8 `[B, height, width, 3]`: but for rounding, what `paint` makes one by one.
+        """
+        return decode(self._vae, self.latents(embeddings, controls, settings))
 
     def latents(
-        self, embeddings: tuple[np.ndarray, np.ndarray], control: np.ndarray, settings: Settings
+        self,
+        embeddings: Sequence[tuple[np.ndarray, np.ndarray]],
+        controls: Sequence[np.ndarray],
+        settings: Settings,
     ) -> np.ndarray:
-        """What `paint` decodes: float32 `[1, C, height / 8, width / 8]`, normalised."""
+        """What `paint_all` decodes: float32 `[B, C, height / 8, width / 8]`, normalised."""
         import mindspore as ms
         import numpy as np
 
         height, width = settings.height, settings.width
+        each = [replace(settings, number=settings.number + i) for i in range(len(controls))]
 
-        def tensor(array: np.ndarray) -> Any:
-            return ms.Tensor(np.ascontiguousarray(array, np.float32)[None]).astype(self._dtype)
+        def tensor(arrays: Iterable[np.ndarray]) -> Any:
+            return ms.Tensor(np.stack([*arrays]).astype(np.float32)).astype(self._dtype)
 
         packed = self._pipeline(
-            prompt_embeds=tensor(embeddings[0]),
-            pooled_prompt_embeds=tensor(embeddings[1]),
-            control_image=ms.Tensor(to_float(resize_and_crop(control, height, width))[None]),
+            prompt_embeds=tensor(embeds for embeds, _ in embeddings),
+            pooled_prompt_embeds=tensor(pooled for _, pooled in embeddings),
+            control_image=ms.Tensor(
+                np.stack([to_float(resize_and_crop(image, height, width)) for image in controls])
+            ),
             # A tensor: of a number, every value would be compiled for.
             controlnet_conditioning_scale=ms.Tensor(
                 settings.controlnet_conditioning_scale, ms.float32
             ).astype(self._dtype),
             height=height,
             width=width,
-            latents=tensor(noise_of(settings, self._channels)),
+            latents=tensor(noise_of(one, self._channels) for one in each),
             num_inference_steps=settings.num_inference_steps,
             guidance_scale=settings.guidance_scale,
-            generator=generator(settings.seed, "posterior of the control image", settings.number),
+            generator=[
+                generator(one.seed, "posterior of the control image", one.number) for one in each
+            ],
             output_type="latent",
         )[0]
         return unpack(packed.astype(ms.float32).asnumpy(), height // 8, width // 8)

@@ -115,19 +115,19 @@ def difference(one, other):
 
 
 def test_the_latents_are_those_of_eulers_method(painter, loss, vae, embeddings, control, settings):
-    made = painter.latents(embeddings, control, settings)
+    made = painter.latents([embeddings], [control], settings)
     expected = euler(loss, vae, embeddings, control, settings, True)
     assert difference(made, expected) < 2e-6
     # The comparison sees the ControlNet.
-    assert difference(painter.latents(embeddings, 255 - control, settings), expected) > 1e-4
+    assert difference(painter.latents([embeddings], [255 - control], settings), expected) > 1e-4
 
 
 def test_at_scale_0_the_base_model_is_alone(painter, loss, vae, embeddings, control, settings):
     settings = replace(settings, controlnet_conditioning_scale=0.0)
-    made = painter.latents(embeddings, control, settings)
+    made = painter.latents([embeddings], [control], settings)
     expected = euler(loss, vae, embeddings, control, settings, False)
     assert difference(made, expected) < 2e-6
-    np.testing.assert_array_equal(made, painter.latents(embeddings, 255 - control, settings))
+    np.testing.assert_array_equal(made, painter.latents([embeddings], [255 - control], settings))
 
 
 def test_an_image_does_not_depend_on_those_made_before(
@@ -168,7 +168,7 @@ def test_the_image_is_what_the_vae_makes_of_the_latents(
 ):
     import mindspore as ms
 
-    latents = painter.latents(embeddings, control, settings)
+    latents = painter.latents([embeddings], [control], settings)
     scaled = latents / vae.config.scaling_factor + vae.config.shift_factor
     pixels = vae.decode(ms.Tensor(scaled.astype(np.float32)))[0].asnumpy()[0].transpose(1, 2, 0)
     shown = image.astype(np.float64) / 127.5 - 1
@@ -231,3 +231,15 @@ def test_a_vae_that_is_not_there_is_reported(tmp_path, graph_mode):
     )
     with pytest.raises(UserError, match=r"model_index\.json"):
         VaeProcess(section, SimpleNamespace(mixed_precision="no"))
+
+
+def test_images_that_are_made_at_once_are_those_made_one_by_one(
+    painter, embeddings, control, settings, image
+):
+    other = embeddings[0] + 1, embeddings[1]
+    made = painter.paint_all([embeddings, other], [control, 255 - control], settings)
+    assert made.shape == (2, HEIGHT, WIDTH, 3)
+    alone = painter.paint(other, 255 - control, replace(settings, number=settings.number + 1))
+    for one, expected in zip(made, (image, alone), strict=True):
+        assert np.abs(one.astype(int) - expected).max() <= 1
+    assert np.abs(image.astype(int) - alone).max() > 1
