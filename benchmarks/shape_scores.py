@@ -1,0 +1,96 @@
+"""What is in a picture of a coloured shape: where the shape is, its colour, which shape it is.
+
+For pictures as examples/quickstart/shapes.py draws them, and for what a model has made of their
+captions. On drawn pictures all of it is right (tests/benchmarks/test_shape_scores.py).
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples" / "quickstart"))
+
+import shapes
+
+#: Width of the frame of a picture that is taken for background, in pixels.
+FRAME = 3
+#: What differs more from the background, in the channel that differs most, may be the shape. The
+#: tones of a texture differ less, and any two colours more.
+THRESHOLD = 55
+
+
+def segment(picture: np.ndarray) -> np.ndarray:
+    """bool `[H, W]`: where a shape is, by its colour's distance to the background.
+
+    The background's colour is the median of the picture's frame, the shape's that of the pixels
+    that are far from it. A pixel belongs to the one that it is nearer to.
+
+    Args:
+        picture: uint8 `[H, W, 3]`.
+    """
+    values = picture.astype(np.float64)
+    ground = _median(values[_frame(values.shape[:2])])
+    far = np.abs(values - ground).max(axis=2) > THRESHOLD
+    if not far.any():
+        return far
+    axis = _median(values[far]) - ground
+    share = (values - ground) @ axis / (axis @ axis)
+    return share > 0.5
+
+
+def iou(one: np.ndarray, other: np.ndarray) -> float:
+    """Intersection over union of two masks; 0 where both are empty."""
+    union = np.count_nonzero(one | other)
+    return np.count_nonzero(one & other) / union if union else 0.0
+
+
+def colours_of(picture: np.ndarray, mask: np.ndarray) -> tuple[str | None, str]:
+    """The names of the shape's colour and of the background's: the nearest of `shapes.COLOURS`.
+    Where there is no shape, its colour is None."""
+    values = picture.astype(np.float64)
+    ground = _nearest(_median(values[_frame(mask.shape)]))
+    return (_nearest(_median(values[mask])) if mask.any() else None), ground
+
+
+def shape_of(mask: np.ndarray) -> str | None:
+    """Which of `shapes.SHAPES` a mask is: the one that overlaps it best when it is drawn as large
+    and in the same place. None: the mask is empty, or none overlaps it by more than 0.7."""
+    if not mask.any():
+        return None
+    rows, columns = np.nonzero(mask)
+    top, bottom, left, right = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
+    size = mask.shape[0]
+    overlaps = {}
+    for name in shapes.SHAPES:
+        box = _box(name)
+        radius = max((bottom - top) / box[0], (right - left) / box[1]) / size
+        x, y = (left + right) / 2 / size, (top + bottom) / 2 / size
+        drawn = shapes.Scene(name, "white", "plain", "black", x, y, radius)
+        overlaps[name] = iou(mask, shapes.mask_of(drawn, size))
+    best = max(overlaps, key=lambda name: overlaps[name])
+    return best if overlaps[best] > 0.7 else None
+
+
+@functools.cache
+def _box(name: str) -> tuple[float, float]:
+    """Height and width of a shape of radius 1."""
+    mask = shapes.mask_of(shapes.Scene(name, "white", "plain", "black", 0.5, 0.5, 0.25), 400)
+    return np.ptp(np.nonzero(mask)[0]) / 100, np.ptp(np.nonzero(mask)[1]) / 100
+
+
+def _frame(size: tuple[int, ...]) -> np.ndarray:
+    frame = np.ones(size, bool)
+    frame[FRAME:-FRAME, FRAME:-FRAME] = False
+    return frame
+
+
+def _median(colours: np.ndarray) -> np.ndarray:
+    return np.median(colours, axis=0)
+
+
+def _nearest(colour: np.ndarray) -> str:
+    return min(shapes.COLOURS, key=lambda name: np.abs(colour - shapes.COLOURS[name]).sum())

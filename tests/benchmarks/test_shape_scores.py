@@ -1,0 +1,65 @@
+"""The scores of pictures of shapes, on pictures that are drawn."""
+
+import numpy as np
+import pytest
+
+from benchmarks import shape_scores
+from benchmarks.shape_scores import shapes
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return [shapes.draw_scene(index, 7, shapes.SHAPES) for index in range(400)]
+
+
+@pytest.fixture(scope="module")
+def pictures(scenes):
+    return [shapes.picture_of(scene, SIZE) for scene in scenes]
+
+
+def test_the_mask_is_where_the_shape_is(scenes, pictures):
+    found = [
+        shape_scores.iou(shape_scores.segment(picture), shapes.mask_of(scene, SIZE))
+        for scene, picture in zip(scenes, pictures)
+    ]
+    assert min(found) > 0.9 and np.mean(found) > 0.99
+
+
+def test_colours_and_shape_are_those_of_the_caption(scenes, pictures):
+    for scene, picture in zip(scenes, pictures):
+        mask = shape_scores.segment(picture)
+        assert shape_scores.colours_of(picture, mask) == (scene.colour, scene.ground)
+        assert shape_scores.shape_of(mask) == scene.shape
+
+
+def test_noise_of_a_decoder_does_no_harm(scenes, pictures):
+    rng = np.random.default_rng(0)
+    for scene, picture in list(zip(scenes, pictures))[:100]:
+        noisy = np.clip(picture + rng.normal(0, 8, picture.shape), 0, 255).astype(np.uint8)
+        mask = shape_scores.segment(noisy)
+        assert shape_scores.iou(mask, shapes.mask_of(scene, SIZE)) > 0.9
+        assert shape_scores.shape_of(mask) == scene.shape
+
+
+def test_an_empty_picture_has_no_shape():
+    picture = np.full((SIZE, SIZE, 3), 200, np.uint8)
+    mask = shape_scores.segment(picture)
+    assert not mask.any() and shape_scores.shape_of(mask) is None
+    assert shape_scores.colours_of(picture, mask)[0] is None
+    assert shape_scores.iou(mask, mask) == 0
+
+
+def test_two_shapes_are_none():
+    both = np.zeros((SIZE, SIZE), bool)
+    for x in (0.25, 0.75):
+        scene = shapes.Scene("circle", "red", "plain", "blue", x, 0.5, 0.15)
+        both |= shapes.mask_of(scene, SIZE)
+    assert shape_scores.shape_of(both) is None
+
+
+def test_intersection_over_union():
+    one, other = np.zeros((2, 4, 4), bool)
+    one[:2], other[1:3] = True, True
+    assert shape_scores.iou(one, other) == pytest.approx(1 / 3)
