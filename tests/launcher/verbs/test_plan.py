@@ -1,6 +1,7 @@
 """`launcher plan`: FLUX.1-dev's sizes without a checkpoint, and what can be wrong in asking."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -146,8 +147,8 @@ def test_a_hub_name_that_is_not_on_this_machine_is_planned_for_by_flux1_dev(plan
     assert "nowhere.jsonl" in counted
 
 
-def test_variants_are_planned_as_they_are(plan, tiny_flux):
-    variants = tiny_flux.parents[1] / "variants"
+def test_variants_are_planned_as_they_are(plan):
+    variants = Path(__file__).parents[3] / "examples" / "variants"
     made = plan(
         "--recipe", "flux_controlnet", "-p", str(variants / "full_finetune.py"),
         "-p", str(variants / "lion_optimizer.py"),
