@@ -55,7 +55,7 @@ def test_the_loss_is_the_formula(loss):
     drawn = mean + np.exp(logvar / 2) * noise
     decoded = np.concatenate([2 * drawn, -drawn], axis=1)
     divergence = 0.5 * np.mean(mean**2 + np.exp(logvar) - 1 - logvar)
-    assert found == pytest.approx(np.abs(decoded - images).mean() + 0.25 * divergence, rel=1e-5)
+    assert found == pytest.approx(np.square(decoded - images).mean() + 0.25 * divergence, rel=1e-5)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,8 @@ class DataSection:
 
     dataset_name: str = option(help="folder with metadata.jsonl, Parquet or Arrow files")
     image_columns: list[str] = option(
-        help="columns of images; each image of a row is a sample of its own"
+        help="columns of images; each image of a row is a sample of its own, and one of a column "
+        "that is named twice is two"
     )
     max_train_samples: int | None = option(None, ge=1, help="use only the first N rows")
     resolution: int = option(64, ge=16, help="side of the square that images are brought to")
@@ -25,7 +26,7 @@ class LossSection:
     """`loss`: what an autoencoder is to be good at."""
 
     kl_weight: float = option(
-        1e-3, ge=0, help="weight of the divergence of latents from a normal distribution"
+        1e-4, ge=0, help="weight of the divergence of latents from a normal distribution"
     )
 
 

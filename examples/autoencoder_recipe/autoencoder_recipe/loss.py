@@ -8,12 +8,11 @@ from mindspore import Tensor, nn, ops
 
 
 class AutoencoderLoss(nn.Cell):
-    """Mean absolute error of the image, and the divergence of its latents.
+    """Mean squared error of the image, and the divergence of its latents.
 
-    `mean |x' - x| + kl_weight * mean(m**2 + s**2 - 1 - log s**2) / 2` for an image `x` that is
+    `mean (x' - x)**2 + kl_weight * mean(m**2 + s**2 - 1 - log s**2) / 2` for an image `x` that is
     decoded as `x'` from a draw of the normal distribution of mean `m` and standard deviation `s`
-    (Kingma and Welling, arXiv:1312.6114, appendix B; an absolute error as in Rombach et al.,
-    arXiv:2112.10752). Both means are over all elements.
+    (Kingma and Welling, arXiv:1312.6114, appendix B). Both means are over all elements.
 
     Args:
         vae: an `AutoencoderKL` without `quant_conv`, as FLUX.1's.
@@ -32,4 +31,4 @@ class AutoencoderLoss(nn.Cell):
         logvar = ops.clamp(logvar, -30.0, 20.0)  # as when images are encoded
         decoded = self.decoder(mean + ops.exp(0.5 * logvar) * noise)
         divergence = 0.5 * (ops.square(mean) + ops.exp(logvar) - 1.0 - logvar).mean()
-        return ops.abs(decoded - images).mean() + self.kl_weight * divergence
+        return ops.square(decoded - images).mean() + self.kl_weight * divergence
