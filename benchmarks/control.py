@@ -1,0 +1,196 @@
+"""Whether a ControlNet controls: `python benchmarks/control.py --base PIPELINE [RUN]`.
+
+For pictures of shapes (examples/quickstart/shapes.py). Scenes that were in no training data are
+sampled with the run's ControlNet, each from its caption and its control image, at several
+conditioning scales; once more with the control image of another scene; and by the base model alone.
+Every picture is scored (shape_scores.py):
+
+- *IoU*: how well the shape that was drawn covers the one in the control image. For another scene's
+  control image, that one's.
+- *colours*: the share of pictures whose shape and background have the colours of the caption.
+- *shape*: the share of pictures with the caption's shape. With another scene's control image,
+  caption and control may disagree, and it is left out.
+
+Without RUN, only the base model is scored. Prints a table; `--grid FILE` writes some of the
+pictures beside each other, `--json FILE` the scores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks import shape_scores
+from benchmarks.shape_scores import shapes
+
+#: Of the scenes; the data of the quickstart and of its base model have others.
+SEED = 2000
+TOKENS = 16  # a caption has 8 at most
+BATCH = 25
+GRID = 8  # scenes in the picture
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Means over pictures; see the head of this file."""
+
+    iou: float
+    colours: float
+    shape: float | None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("run", nargs="?", type=Path, help="a run, a checkpoint, or a ControlNet")
+    parser.add_argument("--base", type=Path, required=True, help="the pipeline's folder")
+    parser.add_argument("--samples", type=int, default=100, help="scenes (100)")
+    parser.add_argument("--size", type=int, default=64, help="side of the pictures (64)")
+    parser.add_argument("--steps", type=int, default=28, help="of the sampler (28)")
+    parser.add_argument("--condition", choices=shapes.CONDITIONS, default="outline")
+    parser.add_argument("--scales", type=float, nargs="+", default=[0.5, 0.7, 1.0])
+    parser.add_argument("--grid", type=Path, help="write this picture")
+    parser.add_argument("--json", type=Path, help="write the scores to this file")
+    options = parser.parse_args()
+
+    scenes = [shapes.draw_scene(index, SEED) for index in range(options.samples)]
+    controls = [shapes.condition_of(scene, options.size, options.condition) for scene in scenes]
+    sampler = Sampler(options.base, options.run, options.steps)
+    embeddings = sampler.encode([scene.caption for scene in scenes])
+
+    results: dict[str, Scores] = {}
+    pictures: dict[str, np.ndarray] = {}
+
+    def measure(name: str, used: Sequence[Any], of: Sequence[Any], scale: float) -> None:
+        pictures[name] = sampler.sample(embeddings, used, scale)
+        results[name] = score(pictures[name], scenes, of)
+        print(f"{name:<28}{row(results[name])}", flush=True)
+
+    print(f"{'':<28}{'IoU':>8}{'colours':>10}{'shape':>8}")
+    measure("no control", controls, scenes, 0.0)
+    if options.run is not None:
+        for scale in options.scales:
+            measure(f"scale {scale:g}", controls, scenes, scale)
+        other = [*range(1, len(scenes)), 0]
+        moved = [scenes[i] for i in other]
+        measure("another's control, scale 1", [controls[i] for i in other], moved, 1.0)
+    if options.grid is not None:
+        write_grid(options.grid, scenes, controls, pictures)
+    if options.json is not None:
+        content = {name: vars(scores) for name, scores in results.items()}
+        options.json.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def score(pictures: Sequence[np.ndarray], scenes: Sequence[Any], controlled: Sequence[Any]) -> Any:
+    """Scores of pictures, made of the captions of `scenes` and the control of `controlled`."""
+    overlaps, colours, kinds = [], [], []
+    for picture, scene, control in zip(pictures, scenes, controlled, strict=True):
+        mask = shape_scores.segment(picture)
+        overlaps.append(shape_scores.iou(mask, shapes.mask_of(control, picture.shape[0])))
+        colours.append(shape_scores.colours_of(picture, mask) == (scene.colour, scene.ground))
+        kinds.append(shape_scores.shape_of(mask) == scene.shape)
+    agree = all(scene is control for scene, control in zip(scenes, controlled))
+    return Scores(
+        float(np.mean(overlaps)), float(np.mean(colours)), float(np.mean(kinds)) if agree else None
+    )
+
+
+def row(scores: Scores) -> str:
+    shape = "" if scores.shape is None else f"{scores.shape:.0%}"
+    return f"{scores.iou:>8.3f}{scores.colours:>10.0%}{shape:>8}"
+
+
+class Sampler:
+    """Pictures of a base model with a ControlNet, in float32.
+
+    Args:
+        base: a pipeline's folder.
+        run: has the ControlNet; None: one that does nothing.
+        steps: of the sampler.
+    """
+
+    def __init__(self, base: Path, run: Path | None, steps: int) -> None:
+        from flux_common import loading
+        from flux_controlnet_plugin import controlnet as controlnets
+        from flux_controlnet_plugin.images import Painter
+        from launcher.training import device
+
+        device.set_up("auto", 0, "graph")
+        self._encoders = loading.load_encoders(str(base))
+        transformer = loading.load_transformer(str(base))
+        if run is None:
+            controlnet = controlnets.controlnet_from_transformer(transformer, 1, 0)
+        else:
+            folder = run / "controlnet" if (run / "controlnet").is_dir() else run
+            controlnet = controlnets.load_controlnet(
+                str(folder), transformer_config=transformer.config
+            )
+        models = {
+            "transformer": transformer,
+            "controlnet": controlnet,
+            "scheduler": loading.load_scheduler(str(base)),
+        }
+        self._painter = Painter(models, self._encoders["vae"])
+        self._steps = steps
+
+    def encode(self, captions: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """What `Painter.paint` takes of each."""
+        from flux_common.prompts import encode_clip, encode_t5, tokenize
+
+        parts = self._encoders
+        clip_ids = tokenize(parts["tokenizer"], captions, parts["tokenizer"].model_max_length)
+        pooled = encode_clip(parts["text_encoder"], clip_ids)
+        ids = tokenize(parts["tokenizer_2"], captions, TOKENS)
+        return list(zip(encode_t5(parts["text_encoder_2"], ids), pooled, strict=True))
+
+    def sample(
+        self, embeddings: Sequence[Any], controls: Sequence[np.ndarray], scale: float
+    ) -> np.ndarray:
+        """uint8 `[N, H, W, 3]`. The noise of picture `i` is always the same."""
+        from flux_controlnet_plugin.images import Settings
+
+        made = []
+        for start in range(0, len(controls), BATCH):
+            batch = slice(start, start + BATCH)
+            height, width = controls[start].shape[:2]
+            settings = Settings(
+                height,
+                width,
+                controlnet_conditioning_scale=scale,
+                num_inference_steps=self._steps,
+                number=start,
+            )
+            made.append(self._painter.paint_all(embeddings[batch], controls[batch], settings))
+        return np.concatenate(made)
+
+
+def write_grid(
+    path: Path, scenes: Sequence[Any], controls: Sequence[Any], pictures: dict[str, np.ndarray]
+) -> None:
+    """A row for each of the first scenes: the control image, then a picture of each kind."""
+    from PIL import Image
+
+    from launcher.training.grid import Row, lay_out
+
+    columns = {"control": controls, **pictures}
+    with tempfile.TemporaryDirectory() as folder:
+        rows = []
+        for number, scene in enumerate(scenes[:GRID]):
+            files = [Path(folder) / f"{number}-{column}.png" for column in range(len(columns))]
+            for file, images in zip(files, columns.values()):
+                Image.fromarray(images[number]).save(file)
+            rows.append(Row(scene.caption, files))
+        lay_out([*columns], rows).save(path)
+
+
+if __name__ == "__main__":
+    main()
