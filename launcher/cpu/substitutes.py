@@ -1,7 +1,7 @@
 """The list: every name that is replaced on the CPU, by what, and why.
 
 Reasons: "no kernel" (the original raises in graph mode, in PyNative, or in its gradient; the
-kernel is named), "inaccurate", "slow", or said in words. The equivalence of each is tested in
+kernel is named), "inaccurate", "slow", "hangs". The equivalence of each is tested in
 ``tests/launcher/cpu``.
 """
 
@@ -51,7 +51,7 @@ _TABLE = (
     # layers and their functions
     (_FUNCTIONAL, "gelu", activations.gelu, "no kernel: GeluExt"),
     (_FUNCTIONAL, "layer_norm", norms.layer_norm, "no kernel: LayerNormExt"),
-    (_FUNCTIONAL, "pad", nn_functions.pad, "its gradient never returns"),
+    (_FUNCTIONAL, "pad", nn_functions.pad, "hangs: PadV3, its gradient"),
     (_FUNCTIONAL, "mse_loss", nn_functions.mse_loss, "no kernel: MSELossExt"),
     (_FUNCTIONAL, "embedding", nn_functions.embedding, "no kernel: Embedding"),
     (_FUNCTIONAL, "conv2d", nn_functions.conv2d, "no kernel: Conv2DExt"),
