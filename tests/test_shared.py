@@ -11,7 +11,8 @@ RECIPES = ("flux_controlnet_plugin", "flux_lora_plugin")
 RUN = 6  # equal lines in a row that count as a repetition
 LIMIT = 550  # lines of code of a recipe that it takes to train
 #: Its options, and what it says and shows of the result.
-APART = ("config.py", "card.py", "figures.py", "validation.py", "images.py", "sample.py")
+SHOWS = ("figures.py", "validation.py", "images.py", "vae_process.py", "sample.py")
+APART = ("config.py", "card.py", *SHOWS)
 
 
 def source_lines(package: Path) -> dict[str, list[str]]:

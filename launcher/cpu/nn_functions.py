@@ -13,18 +13,13 @@ def pad(input, pad, mode="constant", value=0.0):
         return ops.pad(input, pad, mode, value) if mode == "constant" else ops.pad(input, pad, mode)
     for pair in range(len(pad) // 2):
         axis = input.ndim - 1 - pair
-        input = _extend(input, axis, pad[2 * pair], pad[2 * pair + 1], value)
-    return input
-
-
-def _extend(input, axis, before, after, value):
-    shape = input.shape
-    if before:
-        size = (*shape[:axis], before, *shape[axis + 1 :])
-        input = ops.concat((ops.full(size, value, dtype=input.dtype), input), axis)
-    if after:
-        size = (*shape[:axis], after, *shape[axis + 1 :])
-        input = ops.concat((input, ops.full(size, value, dtype=input.dtype)), axis)
+        before, after, shape = pad[2 * pair], pad[2 * pair + 1], input.shape
+        if before:
+            size = (*shape[:axis], before, *shape[axis + 1 :])
+            input = ops.concat((ops.full(size, value, dtype=input.dtype), input), axis)
+        if after:
+            size = (*shape[:axis], after, *shape[axis + 1 :])
+            input = ops.concat((input, ops.full(size, value, dtype=input.dtype)), axis)
     return input
 
 
