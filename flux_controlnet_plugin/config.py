@@ -80,7 +80,6 @@ class ImagesSection:
     controlnet_conditioning_scale: float = option(
         1.0, help="what the ControlNet's outputs are multiplied by", resume="free"
     )
-
     validation_vae: Literal["memory", "process"] = option(
         "memory",
         help="where the VAE is: in the memory of the training; or in a process of its own on the "

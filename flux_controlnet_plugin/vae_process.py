@@ -45,16 +45,16 @@ class VaeProcess:
 
     def encode(self, pixels: Any) -> tuple[Any]:
         """Moments `[B, 2C, h, w]` of images `[B, 3, 8h, 8w]`, as `AutoencoderKL.encode`."""
-        return (self._call("encode", pixels),)
+        return (self._run("encode", pixels),)
 
     def decode(self, latents: Any) -> tuple[Any]:
         """Images `[B, 3, 8h, 8w]` of latents `[B, C, h, w]`, as `AutoencoderKL.decode`."""
-        return (self._call("decode", latents),)
+        return (self._run("decode", latents),)
 
-    def _call(self, name: str, tensor: Any) -> Any:
+    def _run(self, name: str, tensor: Any) -> Any:
         import mindspore as ms
 
-        array = self._helper.call(name, tensor.astype(ms.float32).asnumpy())
+        array = self._helper.call("run", name, tensor.astype(ms.float32).asnumpy())
         return ms.Tensor(array).astype(self.dtype)
 
 
@@ -72,14 +72,10 @@ class _Vae:
     def config(self) -> dict[str, Any]:
         return dict(self._vae.config)
 
-    def encode(self, pixels: np.ndarray) -> np.ndarray:
-        return self._run(self._vae.encode, pixels)
-
-    def decode(self, latents: np.ndarray) -> np.ndarray:
-        return self._run(self._vae.decode, latents)
-
-    def _run(self, function: Any, array: np.ndarray) -> np.ndarray:
+    def run(self, name: str, array: np.ndarray) -> np.ndarray:
+        """What the method of this name returns, both in float32."""
         import mindspore as ms
 
-        result: np.ndarray = function(ms.Tensor(array), return_dict=False)[0].asnumpy()
+        method = getattr(self._vae, name)
+        result: np.ndarray = method(ms.Tensor(array), return_dict=False)[0].asnumpy()
         return result

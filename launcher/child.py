@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from launcher.training.errors import UserError
-from launcher.training.helper import die_with
+from launcher.training.helper import WHO_KILLS, die_with
 
 #: Exit codes of a process that Ctrl-C or SIGTERM has ended, as shells have them.
 INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
@@ -136,7 +136,7 @@ def _name(number: int) -> str:
 
 def _guess(number: int) -> str:
     if number == signal.SIGKILL:
-        return " Where nobody did that, the system did, because memory ran out (see `dmesg`)."
+        return f" {WHO_KILLS}"
     return ""
 
 

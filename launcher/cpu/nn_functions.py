@@ -9,8 +9,10 @@ def pad(input, pad, mode="constant", value=0.0):
     A constant is put on by concatenation. The gradient of MindSpore 2.10's own padding never
     returns: on images of height 16, for instance, from its 18th call on.
     """
-    if mode != "constant" or min(pad) < 0:
-        return ops.pad(input, pad, mode, value) if mode == "constant" else ops.pad(input, pad, mode)
+    if mode != "constant":
+        return ops.pad(input, pad, mode)
+    if min(pad) < 0:  # cuts off
+        return ops.pad(input, pad, mode, value)
     for pair in range(len(pad) // 2):
         axis = input.ndim - 1 - pair
         before, after, shape = pad[2 * pair], pad[2 * pair + 1], input.shape

@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import multiprocessing
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from launcher.training.errors import UserError
+
+#: What to tell of a process that was killed by SIGKILL.
+WHO_KILLS = "Where nobody did that, the system did, because memory ran out (see `dmesg`)."
 
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
@@ -38,6 +38,10 @@ class Helper:
     def __init__(
         self, make: Callable[..., Any], arguments: Sequence[Any], *, task: str, way_out: str
     ) -> None:
+        # Every start of the launcher imports this module, and few need these.
+        import multiprocessing
+        from concurrent.futures import ProcessPoolExecutor
+
         self._task = task
         self._way_out = way_out
         self._pool = ProcessPoolExecutor(
@@ -54,12 +58,13 @@ class Helper:
             UserError: the process was killed.
             what the call, or making the object, raised.
         """
+        from concurrent.futures.process import BrokenProcessPool
+
         try:
             return self._pool.submit(_call, name, arguments).result()
         except BrokenProcessPool as error:
             raise UserError(
-                f"the process that {self._task} was killed. Where nobody did that, the system "
-                f"did, because memory ran out (see `dmesg`). {self._way_out}"
+                f"the process that {self._task} was killed. {WHO_KILLS} {self._way_out}"
             ) from error
 
     def close(self) -> None:
@@ -74,24 +79,20 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
-_object: Any = None
-_make: Callable[[], Any]
+_object: Callable[[], Any]
 
 
 def _begin(parent: int, make: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     """The first thing in the process. What it raised would only be logged, so that the object is
     made by the first call."""
-    global _make
+    global _object
     die_with(parent)
     # Libraries print there when they are imported.
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115  for as long as the process lives
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    _make = functools.partial(make, *arguments)
+    _object = functools.cache(functools.partial(make, *arguments))
 
 
 def _call(name: str, arguments: tuple[Any, ...]) -> Any:
-    global _object
-    if _object is None:
-        _object = _make()
-    return getattr(_object, name)(*arguments)
+    return getattr(_object(), name)(*arguments)

@@ -29,7 +29,8 @@ def loss(make_loss):
 
 
 @pytest.fixture(scope="module")
-def painter(loss, vae, tiny_flux):
+def painter_with(loss, tiny_flux):
+    """painter_with(vae)."""
     from flux_common.loading import load_scheduler
     from flux_controlnet_plugin.images import Painter
 
@@ -38,7 +39,12 @@ def painter(loss, vae, tiny_flux):
         "controlnet": loss.controlnet,
         "scheduler": load_scheduler(str(tiny_flux)),
     }
-    return Painter(models, vae)
+    return lambda vae: Painter(models, vae)
+
+
+@pytest.fixture(scope="module")
+def painter(painter_with, vae):
+    return painter_with(vae)
 
 
 @pytest.fixture(scope="module")
@@ -188,49 +194,42 @@ def test_the_schedulers_table_for_training_stays_as_it_is(loss, vae, tiny_flux, 
     np.testing.assert_array_equal(scheduler.timesteps.asnumpy(), before)
 
 
-@pytest.fixture(scope="module")
-def vae_process(graph_mode, tiny_flux):
+def vae_process_of(pipeline):
     from flux_controlnet_plugin.vae_process import VaeProcess
 
     section = SimpleNamespace(
-        pretrained_model_name_or_path=str(tiny_flux), revision=None, variant=None
+        pretrained_model_name_or_path=str(pipeline), revision=None, variant=None
     )
     return VaeProcess(section, SimpleNamespace(mixed_precision="no"))
 
 
-def test_a_vae_in_another_process_makes_the_same_image(
-    painter, vae_process, loss, tiny_flux, embeddings, control, settings, image
-):
-    from flux_common.loading import load_scheduler
-    from flux_controlnet_plugin.images import Painter
+@pytest.fixture(scope="module")
+def vae_process(graph_mode, tiny_flux):
+    return vae_process_of(tiny_flux)
 
-    models = {"transformer": loss.transformer, "controlnet": loss.controlnet}
-    other = Painter({**models, "scheduler": load_scheduler(str(tiny_flux))}, vae_process)
+
+def test_a_vae_in_another_process_makes_the_same_image(
+    painter, painter_with, vae_process, embeddings, control, settings, image
+):
+    other = painter_with(vae_process)
     other._pipeline.transformer = painter._pipeline.transformer  # compiled already
     made = other.paint(embeddings, control, settings)
     assert np.abs(made.astype(int) - image).max() <= 1
 
 
-def test_what_it_hands_back_has_the_dtype_of_the_networks(tiny_flux, graph_mode, vae_process):
+def test_what_it_hands_back_has_the_dtype_of_the_networks(vae_process, monkeypatch):
     import mindspore as ms
 
-    vae_process.dtype = ms.float16
-    try:
-        (moments,) = vae_process.encode(ms.Tensor(np.zeros((1, 3, 32, 48)), ms.float16))
-    finally:
-        vae_process.dtype = ms.float32
+    monkeypatch.setattr(vae_process, "dtype", ms.float16)
+    (moments,) = vae_process.encode(ms.Tensor(np.zeros((1, 3, 32, 48)), ms.float16))
     assert moments.shape == (1, 32, 4, 6) and moments.dtype == ms.float16
 
 
 def test_a_vae_that_is_not_there_is_reported(tmp_path, graph_mode):
-    from flux_controlnet_plugin.vae_process import VaeProcess
     from launcher.training.errors import UserError
 
-    section = SimpleNamespace(
-        pretrained_model_name_or_path=str(tmp_path), revision=None, variant=None
-    )
     with pytest.raises(UserError, match=r"model_index\.json"):
-        VaeProcess(section, SimpleNamespace(mixed_precision="no"))
+        vae_process_of(tmp_path)
 
 
 def test_images_that_are_made_at_once_are_those_made_one_by_one(
