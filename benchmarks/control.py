@@ -90,7 +90,9 @@ def main() -> None:
         options.json.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def score(pictures: Sequence[np.ndarray], scenes: Sequence[Any], controlled: Sequence[Any]) -> Any:
+def score(
+    pictures: Sequence[np.ndarray], scenes: Sequence[Any], controlled: Sequence[Any]
+) -> Scores:
     """Scores of pictures, made of the captions of `scenes` and the control of `controlled`."""
     overlaps, colours, kinds = [], [], []
     for picture, scene, control in zip(pictures, scenes, controlled, strict=True):
@@ -120,6 +122,7 @@ class Sampler:
 
     def __init__(self, base: Path, run: Path | None, steps: int) -> None:
         from flux_common import loading
+        from flux_common.controlnet_folder import EXPORT_FOLDER
         from flux_controlnet_plugin import controlnet as controlnets
         from flux_controlnet_plugin.images import Painter
         from launcher.training import device
@@ -130,7 +133,7 @@ class Sampler:
         if run is None:
             controlnet = controlnets.controlnet_from_transformer(transformer, 1, 0)
         else:
-            folder = run / "controlnet" if (run / "controlnet").is_dir() else run
+            folder = run / EXPORT_FOLDER if (run / EXPORT_FOLDER).is_dir() else run
             controlnet = controlnets.load_controlnet(
                 str(folder), transformer_config=transformer.config
             )

@@ -71,13 +71,8 @@ def run(folder):
     process = launch(
         *("--recipe", "flux_controlnet", "--config", TINY),
         *(f"output_dir={output_dir}", f"max_train_steps={STEPS}", "lr_warmup_steps=2"),
-        *(
-            "heldout_samples=2",
-            "checkpointing_steps=4",
-            "ema_decay=0.9",
-            "validation_steps=2",
-            "at_start=true",
-        ),
+        *("heldout_samples=2", "checkpointing_steps=4", "ema_decay=0.9"),
+        *("validation_steps=2", "at_start=true"),
         *("validation_samples=1", f"validation_prompt={PROMPT}", f"validation_image={CONTROL}"),
         "validation_inference_steps=2",
         f"cache_dir={folder / 'cache'}",  # its own: what it encodes is looked at

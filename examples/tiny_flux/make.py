@@ -19,13 +19,12 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "quickstart"))
-
-import shapes
 import skeleton
+from skeleton import shapes, write_json
 
 from launcher.training import atomic
 
@@ -62,11 +61,11 @@ def install_recipe(work: Path) -> Path:
     folder = work / "recipes"
     if not folder.exists():
         # From a copy: what is built from leaves files beside it.
-        source = shutil.copytree(ROOT / "examples" / "autoencoder_recipe", work / "recipe-source")
-        pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps")
-        target = ("--no-build-isolation", "--target", str(folder))
-        subprocess.run([*pip, *target, str(source)], check=True)
-        shutil.rmtree(source)
+        with tempfile.TemporaryDirectory() as copy, atomic.folder(folder) as new:
+            shutil.copytree(ROOT / "examples" / "autoencoder_recipe", copy, dirs_exist_ok=True)
+            pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps")
+            target = ("--no-build-isolation", "--target", str(new))
+            subprocess.run([*pip, *target, copy], check=True)
     return folder
 
 
@@ -112,7 +111,7 @@ def join_vae(work: Path, source: Path, run: Path, data: Path) -> Path:
         content = json.loads(config.read_text())
         content["shift_factor"] = round(float(means.mean()), 4)
         content["scaling_factor"] = round(1 / float(means.std()), 4)
-        config.write_text(json.dumps(content, indent=2) + "\n")
+        write_json(config, content)
     return folder
 
 
@@ -131,8 +130,7 @@ def assemble(pipeline: Path, runs: dict[str, Path], target: Path) -> None:
             "data": {"samples": SAMPLES, "seed": DATA_SEED, "size": 64},
             "runs": {name: summary(run) for name, run in runs.items()},
         }
-        text = json.dumps(about, indent=2) + "\n"
-        (new / "provenance" / "provenance.json").write_text(text, encoding="utf-8")
+        write_json(new / "provenance" / "provenance.json", about)
 
 
 def summary(run: Path) -> dict[str, Any]:

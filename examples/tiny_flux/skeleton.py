@@ -112,9 +112,9 @@ INDEX = {
 def write_skeleton(folder: Path, seed: int = 0) -> None:
     """Write the pipeline folder; it appears whole or not at all. `folder` is new."""
     with atomic.folder(folder) as work:
-        _write_json(work / "model_index.json", INDEX)
+        write_json(work / "model_index.json", INDEX)
         (work / "scheduler").mkdir()
-        _write_json(work / "scheduler" / "scheduler_config.json", SCHEDULER)
+        write_json(work / "scheduler" / "scheduler_config.json", SCHEDULER)
         captions = sorted({shapes.draw_scene(i, shapes=shapes.SHAPES).caption for i in range(4000)})
         clip_size = _write_clip_tokenizer(work / "tokenizer", captions)
         t5_size = _write_t5_tokenizer(work / "tokenizer_2", captions)
@@ -169,7 +169,7 @@ def _write_clip_tokenizer(folder: Path, captions: list[str]) -> int:
     # The end has the highest number: CLIP's text model finds it by that.
     vocabulary = {word: number for number, word in enumerate([*words, start, end])}
     folder.mkdir()
-    _write_json(folder / "vocab.json", vocabulary)
+    write_json(folder / "vocab.json", vocabulary)
     lines = ["#version: 0.2", *(" ".join(pair) for pair in pairs)]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     tokenizer = CLIPTokenizer(
@@ -202,7 +202,8 @@ def _write_t5_tokenizer(folder: Path, captions: list[str]) -> int:
     return len(tokenizer)
 
 
-def _write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any) -> None:
+    """As diffusers writes its configurations."""
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 

@@ -1,50 +1,35 @@
 """The pictures of shapes: each is what its caption says, and its control image shows where."""
 
-import importlib.util
 import itertools
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.shape_scores import shapes
 from flux_controlnet_plugin.data import build_controlnet_dataset
 
 SIZE = 64
 
 
-def load(name, path):
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # where dataclasses look for it
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
-def shapes():
-    return load("shapes", Path(__file__).parents[2] / "examples" / "quickstart" / "shapes.py")
-
-
-@pytest.fixture(scope="module")
-def scenes(shapes):
+def scenes():
     return [shapes.draw_scene(index, shapes=shapes.SHAPES) for index in range(200)]
 
 
-def test_all_colours_can_be_told_apart(shapes):
+def test_all_colours_can_be_told_apart():
     for one, other in itertools.combinations(shapes.COLOURS.values(), 2):
         apart = np.abs(np.subtract(one, other)).max()
         assert apart >= 95 > 6 * shapes.TEXTURE_CONTRAST
 
 
-def test_a_caption_names_all_but_place_and_size(shapes):
+def test_a_caption_names_all_but_place_and_size():
     scene = shapes.Scene("circle", "red", "striped", "blue", 0.5, 0.5, 0.2)
     assert scene.caption == "red circle on a striped blue background"
     plain = shapes.Scene("cross", "white", "plain", "black", 0.3, 0.6, 0.2)
     assert plain.caption == "white cross on a black background"
 
 
-def test_a_picture_has_the_colours_of_its_caption(shapes, scenes):
+def test_a_picture_has_the_colours_of_its_caption(scenes):
     for scene in scenes:
         picture, mask = shapes.picture_of(scene, SIZE).astype(int), shapes.mask_of(scene, SIZE)
         depth = shapes.depth_inside(scene, SIZE)
@@ -56,7 +41,7 @@ def test_a_picture_has_the_colours_of_its_caption(shapes, scenes):
         assert len(tones) == (1 if scene.texture == "plain" else 2)
 
 
-def test_there_is_background_at_every_edge(shapes, scenes):
+def test_there_is_background_at_every_edge(scenes):
     for scene in scenes:
         mask = shapes.mask_of(scene, SIZE)
         frame = mask.copy()
@@ -64,18 +49,18 @@ def test_there_is_background_at_every_edge(shapes, scenes):
         assert mask.any() and not frame.any()
 
 
-def area(shapes, name, radius):
+def area(name, radius):
     scene = shapes.Scene(name, "red", "plain", "blue", 0.5, 0.5, radius)
     return shapes.mask_of(scene, 512).mean()
 
 
-def test_shapes_of_one_radius_are_about_as_large(shapes):
-    areas = [area(shapes, name, 0.2) for name in shapes.SHAPES]
+def test_shapes_of_one_radius_are_about_as_large():
+    areas = [area(name, 0.2) for name in shapes.SHAPES]
     assert max(areas) < 1.35 * min(areas)
-    assert area(shapes, "circle", 0.2) == pytest.approx(np.pi * 0.2**2, rel=0.01)
+    assert area("circle", 0.2) == pytest.approx(np.pi * 0.2**2, rel=0.01)
 
 
-def test_control_images_show_the_shape_and_nothing_else(shapes, scenes):
+def test_control_images_show_the_shape_and_nothing_else(scenes):
     for scene in scenes[:50]:
         depth, mask = shapes.depth_inside(scene, SIZE), shapes.mask_of(scene, SIZE)
         outline, filled, hill = (
@@ -89,14 +74,14 @@ def test_control_images_show_the_shape_and_nothing_else(shapes, scenes):
         assert (np.diff(hill[deep][order].astype(int)) >= 0).all()  # brighter inwards
 
 
-def test_numbers_and_seeds_make_different_scenes(shapes):
+def test_numbers_and_seeds_make_different_scenes():
     assert shapes.draw_scene(3) == shapes.draw_scene(3)
     assert len({shapes.draw_scene(index) for index in range(50)}) == 50
     assert shapes.draw_scene(3, seed=1) != shapes.draw_scene(3)
     assert {shapes.draw_scene(index).shape for index in range(50)} == set(shapes.KNOWN_SHAPES)
 
 
-def test_the_recipe_reads_the_folder(shapes, tmp_path):
+def test_the_recipe_reads_the_folder(tmp_path):
     shapes.make_data(tmp_path, 5, size=32, condition="mixed")
     dataset = build_controlnet_dataset(
         dataset_name=str(tmp_path),

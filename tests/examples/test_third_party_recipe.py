@@ -59,6 +59,15 @@ def launch(path, *arguments):
     return python(path, "-m", "launcher", *arguments)
 
 
+def refusal(path, output_dir, *arguments):
+    """The one paragraph in which a run is refused, before anything is written."""
+    process = launch(path, *arguments, f"output_dir={output_dir}")
+    assert process.returncode == 2, process.stderr
+    (paragraph,) = process.stderr.strip().splitlines()
+    assert not output_dir.exists()
+    return paragraph
+
+
 def launch_well(path, *arguments):
     process = launch(path, *arguments)
     assert process.returncode == 0, process.stderr
@@ -149,11 +158,7 @@ def test_a_variant_of_the_package_answers_the_loss(site):
     ],
 )
 def test_a_mistake_is_one_paragraph(site, folder, setting, says):
-    process = launch(site, *QUICKSTART, f"output_dir={folder / 'refused'}", setting)
-    assert process.returncode == 2, process.stderr
-    (paragraph,) = process.stderr.strip().splitlines()
-    assert says in paragraph
-    assert not (folder / "refused").exists()
+    assert says in refusal(site, folder / "refused", *QUICKSTART, setting)
 
 
 # --- trained --------------------------------------------------------------------------------

@@ -49,23 +49,25 @@ def build_dataset(config: Config) -> Any:
 
     data = config.data
     table = open_table(dataset_name=data.dataset_name, max_train_samples=data.max_train_samples)
-    images = ImageTextTable(table, image_columns=data.image_columns, caption_column=None)
-    images.check()
-    return _Images(images)
+    columns = list(dict.fromkeys(data.image_columns))
+    rows = ImageTextTable(table, image_columns=columns, caption_column=None)
+    rows.check()
+    return _Images(rows, data.image_columns)
 
 
 class _Images:
     """All images of all rows, one after the other."""
 
-    def __init__(self, rows: Any) -> None:
+    def __init__(self, rows: Any, columns: Sequence[str]) -> None:
         self._rows = rows
+        self._columns = columns
 
     def __len__(self) -> int:
-        return len(self._rows) * len(self._rows.image_columns)
+        return len(self._rows) * len(self._columns)
 
     def __getitem__(self, index: int) -> Any:
-        row, column = divmod(index, len(self._rows.image_columns))
-        return self._rows.image(row, self._rows.image_columns[column])
+        row, column = divmod(index, len(self._columns))
+        return self._rows.image(row, self._columns[column])
 
 
 @hookimpl
