@@ -1,28 +1,26 @@
 """Equivalents of ``mint.nn.functional`` and of ``mint.nn`` layers that have no CPU kernel."""
 
 from mindspore import ops
+from mindspore.ops import constexpr
 
 
 def pad(input, pad, mode="constant", value=0.0):
     """``mint.nn.functional.pad``.
 
-    A constant is put on by concatenation. The gradient of MindSpore 2.10's own padding never
-    returns: on images of height 16, for instance, from its 18th call on.
+    Zeros are put on by the older primitive, ``Pad``: the gradient of the one that MindSpore 2.10
+    takes never returns, on images of height 16, for instance, from its 18th call on. Without
+    branches of its own the graph of a network stays free of functions that a pass could fail on.
     """
-    if mode != "constant":
-        return ops.pad(input, pad, mode)
-    if min(pad) < 0:  # cuts off
+    if mode != "constant" or value or min(pad) < 0:
         return ops.pad(input, pad, mode, value)
-    for pair in range(len(pad) // 2):
-        axis = input.ndim - 1 - pair
-        before, after, shape = pad[2 * pair], pad[2 * pair + 1], input.shape
-        if before:
-            size = (*shape[:axis], before, *shape[axis + 1 :])
-            input = ops.concat((ops.full(size, value, dtype=input.dtype), input), axis)
-        if after:
-            size = (*shape[:axis], after, *shape[axis + 1 :])
-            input = ops.concat((input, ops.full(size, value, dtype=input.dtype)), axis)
-    return input
+    return ops.Pad(_by_axis(input.ndim, pad))(input)
+
+
+@constexpr
+def _by_axis(ndim, pad):
+    """``(before, after)`` of every axis; ``pad`` begins with the last axis and tells only some."""
+    pairs = tuple(zip(pad[::2], pad[1::2]))
+    return ((0, 0),) * (ndim - len(pairs)) + pairs[::-1]
 
 
 def mse_loss(input, target, reduction="mean"):
