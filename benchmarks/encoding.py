@@ -43,7 +43,7 @@ from blocks import busy_seconds
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-#: What the encoders have other than the quickstart's.
+#: What the encoders have other than tests/data/tiny-flux.
 SIZES: dict[str, dict[str, Any]] = {
     "text_encoder": dict(
         hidden_size=256, intermediate_size=1024, num_attention_heads=4, num_hidden_layers=2
@@ -190,7 +190,7 @@ def build_encoders(folder: Path) -> dict[str, Any]:
         from mindone.transformers import CLIPTextModel, T5EncoderModel
     classes = dict(text_encoder=CLIPTextModel, text_encoder_2=T5EncoderModel, vae=AutoencoderKL)
 
-    tiny = ROOT / "examples" / "quickstart" / "tiny-flux"
+    tiny = ROOT / "tests" / "data" / "tiny-flux"
     models = dict(zip(("tokenizer", "tokenizer_2"), loading.load_tokenizers(str(tiny))))
     for name, model_class in classes.items():
         config = json.loads((tiny / name / "config.json").read_text(encoding="utf-8"))

@@ -2,11 +2,11 @@
 
     python benchmarks/interruptions.py
 
-Trains the quickstart's model for 200 steps, undisturbed; then once more with a checkpoint every few
-steps, killed by SIGKILL 20 times and continued each time by the same command (`--resume latest`).
-A third of the kills come while a checkpoint is being written, a third after a random number of
-steps, a third at a random moment, be it while the process is only starting. After each of them
-every checkpoint in the folder is read and checked.
+Trains the model of circles.yaml for 200 steps, undisturbed; then once more with a checkpoint every
+few steps, killed by SIGKILL 20 times and continued each time by the same command (`--resume
+latest`). A third of the kills come while a checkpoint is being written, a third after a random
+number of steps, a third at a random moment, be it while the process is only starting. After each of
+them every checkpoint in the folder is read and checked.
 
 In the end weights, averaged weights, the optimizer's state and the figures of every step (without
 their times) are compared bit by bit. Exit code 1 if anything differs. Takes about half a minute a
@@ -51,7 +51,7 @@ def compare(folder: Path, arguments: argparse.Namespace) -> int:
     """Returns the exit code."""
     whole, killed = folder / "whole", folder / "killed"
     options = [
-        *("--recipe", "flux_controlnet", "--config", "quickstart"),
+        *("--recipe", "flux_controlnet", "--config", "benchmarks/circles.yaml"),
         *(f"max_train_steps={arguments.steps}", f"checkpointing_steps={arguments.every}"),
         *("checkpoints_total_limit=2", "ema_decay=0.99", "max_sequence_length=64"),
         *("max_train_samples=16", f"cache_dir={folder / 'cache'}", *arguments.settings),
@@ -69,7 +69,8 @@ def compare(folder: Path, arguments: argparse.Namespace) -> int:
         # The last third of the run is left for the end.
         room = max(1, int((number + 1) * arguments.steps * 0.7 / arguments.kills) - done)
         seconds = rng.uniform(0, starting + room * step_seconds)
-        wait_for(kind, process, killed, done, rng.randint(1, room), seconds, rng)
+        steps = room if kind == "time" else rng.randint(1, room)
+        wait_for(kind, process, killed, done + steps, seconds, rng)
         if process.poll() is not None:
             print(f"  the run was over before kill {number + 1}")
             break
@@ -113,21 +114,21 @@ def wait_for(
     kind: str,
     process: subprocess.Popen[bytes],
     folder: Path,
-    done: int,
     steps: int,
     seconds: float,
     rng: random.Random,
 ) -> None:
-    """Wait for the moment to kill a run."""
+    """Wait for the moment to kill a run: after `seconds`, but after `steps` at the latest, if the
+    kind is "time", else when it has come to `steps`."""
     if kind == "time":
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and process.poll() is None:
+        while time.monotonic() < deadline and process.poll() is None and steps_of(folder) < steps:
             time.sleep(0.02)
         return
     # A continued run first loses the lines after its checkpoint, so lines are counted anew.
     while process.poll() is None and not is_training(folder, process):
         time.sleep(0.02)
-    while process.poll() is None and steps_of(folder) < done + steps:
+    while process.poll() is None and steps_of(folder) < steps:
         time.sleep(0.005)
     if kind == "saving":
         while process.poll() is None and not list(folder.glob(".checkpoint-*.partial")):

@@ -44,7 +44,7 @@ from blocks import busy_seconds
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-#: Width, blocks and text width of the transformer, other than the quickstart's: 0.5 billion
+#: Width, blocks and text width of the transformer, other than tests/data/tiny-flux: 0.5 billion
 #: parameters.
 SIZES: dict[str, Any] = dict(
     attention_head_dim=128, num_attention_heads=12, axes_dims_rope=[16, 56, 56], num_layers=4,
@@ -129,7 +129,7 @@ def make_folders(places: dict[str, Path], layers: int) -> int:
     from flux_common import loading
     from launcher.training import safetensors_files
 
-    tiny = ROOT / "examples" / "quickstart" / "tiny-flux" / "transformer" / "config.json"
+    tiny = ROOT / "tests" / "data" / "tiny-flux" / "transformer" / "config.json"
     config = json.loads(tiny.read_text(encoding="utf-8")) | SIZES
     config |= {"num_layers": layers, "num_single_layers": layers}
     for place in places.values():

@@ -45,7 +45,7 @@ STEPS = 2
 IMAGE, TEXT = (4, 4), 16  # packed latents and T5 tokens: few, so that activations are small
 CONTROLNET = (2, 0)  # double and single layers
 
-#: What the parts have other than the quickstart's.
+#: What the parts have other than tests/data/tiny-flux.
 SIZES: dict[str, dict[str, Any]] = {
     "text_encoder": dict(
         hidden_size=512, intermediate_size=2048, num_attention_heads=8, num_hidden_layers=4,
@@ -253,7 +253,7 @@ def build_part(name: str) -> Any:
     from flux_common import loading
     from launcher.training.random import generator
 
-    tiny = ROOT / "examples" / "quickstart" / "tiny-flux" / name / "config.json"
+    tiny = ROOT / "tests" / "data" / "tiny-flux" / name / "config.json"
     config = json.loads(tiny.read_text(encoding="utf-8")) | SIZES[name]
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "config.json").write_text(json.dumps(config), encoding="utf-8")

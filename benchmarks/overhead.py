@@ -1,6 +1,6 @@
 """What the launcher's loop costs beyond the compiled step: `python benchmarks/overhead.py`.
 
-Runs the launcher on the quickstart data (batch 2, 512 text tokens, ControlNet 1+1). Between two
+Runs the launcher on circles.yaml (batch 2, 512 text tokens, ControlNet 1+1). Between two
 steps of the loop a plugin times one bare call of the same compiled step on ready tensors, until
 its loss is on the host. The loop's time of a step is everything from the end of one such call to
 the start of the next: drawing and collating the batch, the hooks, the copies to the device, the
@@ -28,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--steps", type=int, default=200, help="steps measured (200)")
     steps = parser.parse_args().steps
-    os.chdir(HERE.parent)  # the quickstart configuration's paths are relative to it
+    os.chdir(HERE.parent)  # the configuration's paths are relative to it
 
     from launcher.cli import main as launcher
 
@@ -36,7 +36,7 @@ def main() -> None:
         run = Path(folder, "run")
         code = launcher(
             [
-                "--recipe", "flux_controlnet", "--config", "quickstart",
+                "--recipe", "flux_controlnet", "--config", "benchmarks/circles.yaml",
                 "-p", str(HERE / "overhead_plugin.py"),
                 "model.num_double_layers=1", "model.num_single_layers=1",
                 "data.max_sequence_length=512", "train.train_batch_size=2",

@@ -1,7 +1,7 @@
 """Whether half precision trains as float32 does: `python benchmarks/policies.py`.
 
-Trains the quickstart's ControlNet under every precision policy of `launcher/configs/precision`, in
-bf16 and in fp16, each in a process of its own as a user starts it, on the same batches with the
+Trains the ControlNet of circles.yaml under every policy of `launcher/configs/precision`, in bf16
+and in fp16, each in a process of its own as a user starts it, on the same batches with the
 same noise. Prints for each the mean loss of the last steps and how far it is from that of the run
 in float32 (`no`), the largest difference of a single step's loss, how many updates were skipped
 (they were tried again, and count for nothing else), and the seconds of the whole process. The last
@@ -106,12 +106,12 @@ def run(policy: str, precision: str, steps: int, output_dir: Path) -> tuple[list
     process = subprocess.run(
         [
             *(sys.executable, "-m", "launcher"),
-            *("--recipe", "flux_controlnet", "--config", "quickstart"),
+            *("--recipe", "flux_controlnet", "--config", "benchmarks/circles.yaml"),
             *(("--config", configuration) if configuration else ()),
             *(f"mixed_precision={precision}", f"output_dir={output_dir}"),
             *(f"max_train_steps={steps}", *options),
         ],
-        cwd=ROOT,  # the quickstart configuration's paths are relative to it
+        cwd=ROOT,  # the configuration's paths are relative to it
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -44,15 +44,15 @@ from release_plugin import FILE
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-QUICKSTART = ROOT / "examples" / "quickstart"
-sys.path[:0] = [str(ROOT), str(QUICKSTART)]
+DATA = ROOT / "tests" / "data"
+sys.path[:0] = [str(ROOT), str(DATA)]
 
 WAYS = ("process", "keep", "delete", "cast")
 LIMIT = 0.5
 SAMPLES, SIDE, TOKENS = 4, 64, 16  # few and small, so that weights are what memory is needed for
 ENCODERS = ("text_encoder", "text_encoder_2", "vae")
 
-#: What the parts have other than the quickstart's. CLIP is FLUX.1's; the others are narrower.
+#: What the parts have other than tests/data/tiny-flux. CLIP is FLUX.1's; the others are narrower.
 SIZES: dict[str, dict[str, Any]] = {
     "text_encoder": dict(
         hidden_size=768, intermediate_size=3072, num_attention_heads=12, num_hidden_layers=12,
@@ -104,11 +104,11 @@ def main() -> None:
 
 def write_inputs(folder: Path) -> dict[str, int]:
     """Write pipeline and data set. Returns the bytes of every part, the ControlNet included."""
-    from make_data import make_data
+    from make_circles import make_data
 
     make_data(folder / "data", SAMPLES, SIDE)
     for name in ("model_index.json", "scheduler", "tokenizer", "tokenizer_2"):
-        source, copy = QUICKSTART / "tiny-flux" / name, folder / "pipeline" / name
+        source, copy = DATA / "tiny-flux" / name, folder / "pipeline" / name
         if source.is_dir():
             shutil.copytree(source, copy)
         else:
@@ -134,7 +134,7 @@ def write_weights() -> None:
     device.set_up("CPU", 0, "graph")
     pipeline, classes, sizes = Path(sys.argv[1], "pipeline"), model_classes(), {}
     for part, changes in SIZES.items():
-        source, target = QUICKSTART / "tiny-flux" / part, pipeline / part
+        source, target = DATA / "tiny-flux" / part, pipeline / part
         target.mkdir()
         config = json.loads((source / "config.json").read_text(encoding="utf-8")) | changes
         (target / "config.json").write_text(json.dumps(config), encoding="utf-8")

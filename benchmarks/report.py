@@ -1,6 +1,6 @@
 """What the precision report costs: `python benchmarks/report.py`.
 
-Builds the networks of the quickstart, compiles the training step as a run does, and times the
+Builds the networks of circles.yaml, compiles the training step as a run does, and times the
 report on it: taking in the parts, reading the compiled graph, comparing, and making the table.
 Prints the median of five for each precision, in seconds, beside the time of the compilation. The
 report is made once, before the first step; a step knows nothing of it.
@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-TINY_FLUX = str(Path(__file__).resolve().parent.parent / "examples" / "quickstart" / "tiny-flux")
-BATCH, SIDE, TEXT = 4, 4, 512  # 64 x 64 pixels, as the quickstart has them
+TINY_FLUX = str(Path(__file__).resolve().parent.parent / "tests" / "data" / "tiny-flux")
+BATCH, SIDE, TEXT = 4, 4, 512  # 64 x 64 pixels, as there
 REPEATS = 5
 
 
@@ -76,7 +76,7 @@ def measure(mixed_precision: str) -> tuple[float, float]:
 
 
 def micro_batch(config: object) -> list[np.ndarray]:
-    """Arrays of the quickstart's shapes."""
+    """Arrays of these shapes."""
     from flux_common.latents import image_ids
 
     rng = np.random.default_rng(0)

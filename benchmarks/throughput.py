@@ -1,6 +1,6 @@
 """Samples per second of a run against mindone's way: `python benchmarks/throughput.py`.
 
-Ours is the run that `launcher --recipe flux_controlnet --config quickstart` is, its encodings in
+Ours is a run of `launcher --recipe flux_controlnet` with circles.yaml, its encodings in
 the cache; a step's time is `step_seconds` of metrics.jsonl. The other side,
 `throughput_mindone.py`, trains on the same model, data, batch size, resolution and 512 text tokens
 as mindone's script does: embeddings as lists of float32 in Arrow, images read and encoded by the
@@ -15,7 +15,8 @@ ratio is the median over the turns, but for those during which other programs to
 twentieth of the machine: they hit the side harder that uses more threads.
 
 The larger the images, the more the VAE in the step costs, and the less the rest of it: see
-`--resolution`. At the quickstart's 64 pixels, the 512 text tokens are most of what the networks do.
+`--resolution`. At the 64 pixels of circles.yaml, the 512 text tokens are most of what the networks
+do.
 
 Prints samples per second, the share of time that each side waited for a batch, and where the other
 side spends its time; the last line is the same as JSON. Exits with 1 if the ratio is under 4. About
@@ -41,7 +42,7 @@ from blocks import Worker, busy_seconds
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-QUICKSTART = ROOT / "examples" / "quickstart"
+DATA = ROOT / "tests" / "data"
 
 LIMIT = 4.0
 #: Share of the machine's processor time up to which other programs do not disturb.
@@ -54,7 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--turns", type=int, default=3, help="turns of each side (3)")
     parser.add_argument("--steps", type=int, default=100, help="steps of a turn (100)")
-    parser.add_argument("--resolution", type=int, default=64, help="pixels (64, the quickstart's)")
+    parser.add_argument("--resolution", type=int, default=64, help="pixels (64)")
     arguments = parser.parse_args()
     if arguments.steps <= WARM_UP:
         parser.error(f"--steps must be more than the {WARM_UP} that are left out")
@@ -153,10 +154,10 @@ def foreign_seconds(other: Other) -> float:
 
 
 def launch(folder: Path, run: str, steps: int, resolution: int) -> None:
-    """The quickstart for so many steps, into a folder."""
+    """Our run for so many steps, into a folder."""
     command = [
         sys.executable, "-m", "launcher", "--recipe", "flux_controlnet",
-        "--config", "quickstart", f"data.cache_dir={folder / 'cache'}",
+        "--config", "benchmarks/circles.yaml", f"data.cache_dir={folder / 'cache'}",
         f"data.resolution={resolution}", f"train.output_dir={folder / run}",
         f"train.max_train_steps={steps}",
     ]  # fmt: skip
@@ -190,8 +191,8 @@ class Other(Worker):
     def __init__(self, options: dict[str, Any]) -> None:
         model, data = options["model"], options["data"]
         command = [
-            sys.executable, HERE / "throughput_mindone.py", QUICKSTART / "tiny-flux",
-            QUICKSTART / "data", options["train"]["train_batch_size"], data["resolution"],
+            sys.executable, HERE / "throughput_mindone.py", DATA / "tiny-flux",
+            DATA / "circles", options["train"]["train_batch_size"], data["resolution"],
             data["max_sequence_length"], model["num_double_layers"], model["num_single_layers"],
         ]  # fmt: skip
         super().__init__(list(map(str, command)))

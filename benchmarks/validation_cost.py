@@ -1,6 +1,6 @@
 """What validations cost: `python benchmarks/validation_cost.py`.
 
-Runs the quickstart three times in turns, each run of `--steps` steps:
+Runs circles.yaml three times in turns, each run of `--steps` steps:
 
 - off: without validations; two such runs, of which one is the other side of the comparison.
 - on: with `--samples` held-out samples, looked at every few steps.
@@ -72,7 +72,8 @@ def measure(folder: Path, steps: int, samples: int) -> dict[str, float]:
     variant = folder / "timed.py"
     variant.write_text(VARIANT)
     options = [
-        *("--recipe", "flux_controlnet", "--config", "quickstart", f"max_train_steps={steps}"),
+        *("--recipe", "flux_controlnet", "--config", "benchmarks/circles.yaml"),
+        f"max_train_steps={steps}",
         f"cache_dir={folder / 'cache'}",
     ]
     validated = [f"heldout_samples={samples}", "validation_steps=5", "-p", str(variant)]

@@ -32,7 +32,7 @@ from safetensors.numpy import save_file
 from torch_environment import torch_python
 
 HERE = Path(__file__).resolve().parent
-PIPELINE = HERE.parent / "examples" / "quickstart" / "tiny-flux"
+PIPELINE = HERE.parent / "tests" / "data" / "tiny-flux"
 COMPARED_STEPS = 3
 OURS, THEIRS = "this recipe", "diffusers"
 #: Share of the machine's processor time up to which other programs do not disturb.

@@ -21,7 +21,7 @@ from tests.event_files import scalars
 ROOT = Path(__file__).resolve().parent.parent
 TINY = "tests/data/tiny.yaml"
 STEPS = 6
-PROMPT, CONTROL = "a red circle", "examples/quickstart/data/conditioning_images/03.png"
+PROMPT, CONTROL = "a red circle", "tests/data/circles/conditioning_images/03.png"
 WEIGHTS = "controlnet/diffusion_pytorch_model.safetensors"
 #: Settings that turn the images of validations off.
 WITHOUT_IMAGES = (

@@ -1,12 +1,13 @@
 """Draw coloured shapes on coloured backgrounds, with control images and captions.
 
     python examples/quickstart/shapes.py FOLDER --samples 1000
+    python examples/quickstart/shapes.py FILE.parquet --samples 1000
 
 A sample is a picture, a control image of the same shape, and a caption such as "red circle on a
 striped blue background". The caption tells neither place nor size: these can only be learned from
-the control image. The folder has the form that the recipes take (`data.dataset_name=FOLDER`,
-`data.conditioning_image_column=conditioning_image`), and loads as it is with
-`datasets.load_dataset("imagefolder", data_dir=FOLDER)`.
+the control image. Both forms are such as the recipes take (`data.dataset_name=FOLDER`, the Parquet
+file's in the second case, and `data.conditioning_image_column=conditioning_image`); the first loads
+with `datasets.load_dataset("imagefolder", data_dir=FOLDER)`, too.
 
 Equal arguments give equal pixels on every machine: positions and colours come from Python's
 Mersenne Twister, the drawing from formulas.
@@ -15,10 +16,11 @@ Mersenne Twister, the drawing from formulas.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -162,8 +164,18 @@ def _pixels(values: np.ndarray) -> np.ndarray:
     return np.rint(values).astype(np.uint8)
 
 
+def draw_samples(
+    samples: int, size: int, seed: int, condition: str, shapes: Sequence[str]
+) -> Iterator[tuple[np.ndarray, np.ndarray, str]]:
+    """Picture, control image and caption of each; the arguments are those of `make_data`."""
+    for index in range(samples):
+        scene = draw_scene(index, seed, shapes)
+        kind = CONDITIONS[index % len(CONDITIONS)] if condition == "mixed" else condition
+        yield picture_of(scene, size), condition_of(scene, size, kind), scene.caption
+
+
 def make_data(
-    folder: Path,
+    target: Path,
     samples: int,
     *,
     size: int = 64,
@@ -171,33 +183,59 @@ def make_data(
     condition: str = "outline",
     shapes: Sequence[str] = KNOWN_SHAPES,
 ) -> None:
-    """Write `samples` samples and their metadata.jsonl into `folder`.
+    """Write `samples` samples.
 
     Args:
+        target: a folder, for images and metadata.jsonl; or a file that ends in `.parquet`.
+        size: side of the images in pixels.
         condition: one of `CONDITIONS`, or `mixed`: one after the other.
     """
+    drawn = draw_samples(samples, size, seed, condition, shapes)
+    if target.suffix == ".parquet":
+        _write_parquet(target, drawn)
+    else:
+        _write_folder(target, drawn)
+
+
+def _write_folder(folder: Path, drawn: Iterable[tuple[np.ndarray, np.ndarray, str]]) -> None:
     for name in ("images", "conditioning_images"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     rows = []
-    for index in range(samples):
-        scene = draw_scene(index, seed, shapes)
-        kind = CONDITIONS[index % len(CONDITIONS)] if condition == "mixed" else condition
+    for index, (picture, control, caption) in enumerate(drawn):
         row = {
             "file_name": f"images/{index:05d}.png",
             "conditioning_image_file_name": f"conditioning_images/{index:05d}.png",
-            "text": scene.caption,
+            "text": caption,
         }
-        drawn = picture_of(scene, size), condition_of(scene, size, kind)
-        for image, column in zip(drawn, ("file_name", "conditioning_image_file_name")):
-            Image.fromarray(image).save(folder / row[column])
+        Image.fromarray(picture).save(folder / row["file_name"])
+        Image.fromarray(control).save(folder / row["conditioning_image_file_name"])
         rows.append(json.dumps(row))
     (folder / "metadata.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+def _write_parquet(path: Path, drawn: Iterable[tuple[np.ndarray, np.ndarray, str]]) -> None:
+    import datasets
+
+    def png(image: np.ndarray) -> dict[str, bytes]:
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "png", optimize=True)
+        return {"bytes": file.getvalue()}
+
+    rows = [
+        {"image": png(picture), "conditioning_image": png(control), "text": caption}
+        for picture, control, caption in drawn
+    ]
+    features = datasets.Features(
+        image=datasets.Image(), conditioning_image=datasets.Image(), text=datasets.Value("string")
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    datasets.Dataset.from_list(rows, features).to_parquet(path)
 
 
 def main() -> None:
     """Read the command line and write the data."""
     parser = argparse.ArgumentParser(description="Draw coloured shapes, with control images.")
-    parser.add_argument("folder", type=Path, help="where to write")
+    parser.add_argument("target", type=Path, help="where to write: a folder, or FILE.parquet")
     parser.add_argument("--samples", type=int, default=1000, help="default: 1000")
     parser.add_argument("--size", type=int, default=64, help="side in pixels (default: 64)")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
@@ -212,14 +250,14 @@ def main() -> None:
     )
     options = parser.parse_args()
     make_data(
-        options.folder,
+        options.target,
         options.samples,
         size=options.size,
         seed=options.seed,
         condition=options.condition,
         shapes=options.shapes,
     )
-    print(f"{options.samples} samples in {options.folder}")
+    print(f"{options.samples} samples in {options.target}")
 
 
 if __name__ == "__main__":

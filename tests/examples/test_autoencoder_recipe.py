@@ -14,7 +14,7 @@ SOURCE = ROOT / "examples" / "autoencoder_recipe"
 TINY_FLUX = ROOT / "tests" / "data" / "tiny-flux"
 SETTINGS = (
     *("--recipe", "autoencoder", f"model.pretrained_model_name_or_path={TINY_FLUX}"),
-    *("data.dataset_name=examples/quickstart/data", "max_train_samples=4", "resolution=32"),
+    *("data.dataset_name=tests/data/circles", "max_train_samples=4", "resolution=32"),
     *("image_columns=[image,conditioning_image]", "train_batch_size=2", "max_train_steps=20"),
     *("learning_rate=1e-3", "ema_decay=0.9"),
 )

@@ -81,8 +81,10 @@ def test_numbers_and_seeds_make_different_scenes():
     assert {shapes.draw_scene(index).shape for index in range(50)} == set(shapes.KNOWN_SHAPES)
 
 
-def test_the_recipe_reads_the_folder(tmp_path):
-    shapes.make_data(tmp_path, 5, size=32, condition="mixed")
+@pytest.mark.parametrize("form", ["folder", "train.parquet"])
+def test_the_recipe_reads_what_is_written(form, tmp_path):
+    target = tmp_path if form == "folder" else tmp_path / form
+    shapes.make_data(target, 5, size=32, condition="mixed")
     dataset = build_controlnet_dataset(
         dataset_name=str(tmp_path),
         conditioning_image_column="conditioning_image",
@@ -93,5 +95,8 @@ def test_the_recipe_reads_the_folder(tmp_path):
         scene, kind = shapes.draw_scene(index), shapes.CONDITIONS[index % 3]
         sample = dataset[index]
         assert sample.captions == (scene.caption,)
-        pixels = (np.moveaxis(sample.condition, 0, 2) + 1) * 127.5
-        np.testing.assert_allclose(pixels, shapes.condition_of(scene, 32, kind), atol=1e-3)
+        for pixels, drawn in (
+            (sample.target, shapes.picture_of(scene, 32)),
+            (sample.condition, shapes.condition_of(scene, 32, kind)),
+        ):
+            np.testing.assert_allclose((np.moveaxis(pixels, 0, 2) + 1) * 127.5, drawn, atol=1e-3)

@@ -154,7 +154,7 @@ def test_a_variant_of_the_package_answers_the_loss(site):
         ("model.depth=1", "model.depth"),
         ("noise.sigma_min=2", "noise.sigma_min is 2.0 and noise.sigma_max 0.5"),
         ("model.depth=16", "Set model.depth to at most 15"),
-        ("data.image_dir=examples/quickstart/data/imags", "data.image_dir is "),
+        ("data.image_dir=examples/quickstart/crosses/imags", "data.image_dir is "),
     ],
 )
 def test_a_mistake_is_one_paragraph(site, folder, setting, says):

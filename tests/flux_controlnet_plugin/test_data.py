@@ -132,7 +132,7 @@ def test_a_subclass_that_makes_something_else_of_an_image_has_keys_of_its_own(tm
             return dataclasses.replace(sample, target=sample.target[:, :, ::-1])
 
     plain = build_controlnet_dataset(
-        dataset_name="examples/quickstart/data", sizes=[(32, 32)], max_train_samples=2,
+        dataset_name="tests/data/circles", sizes=[(32, 32)], max_train_samples=2,
         conditioning_image_column="conditioning_image",
     )  # fmt: skip
     mirrored = Mirrored(plain.table, [(32, 32)])

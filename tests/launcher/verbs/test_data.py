@@ -132,17 +132,19 @@ def test_help_stands_in_for_a_word_too_few(arguments, capsys):
     assert capsys.readouterr().out.startswith("usage: launcher data check --recipe NAME")
 
 
-def test_flux_recipes_on_the_quickstart(monkeypatch, capsys):
+def test_flux_recipes_on_circles(monkeypatch, capsys):
     from pathlib import Path
 
     from launcher import quiet
 
     monkeypatch.setattr(quiet, "install", lambda verbose: None)
     monkeypatch.chdir(Path(__file__).resolve().parents[3])
-    for recipe, images in (("flux_controlnet", 128), ("flux_lora_dreambooth", 64)):
-        assert (
-            cli.main(["data", "check", "--recipe", recipe, "--config", "quickstart", "--json"]) == 0
-        )
+    for recipe, config, images in (
+        ("flux_controlnet", "tests/data/tiny.yaml", 128),
+        ("flux_lora_dreambooth", "tests/data/tiny_lora.yaml", 64),
+    ):
+        options = ["--recipe", recipe, "--config", config, "max_train_samples=null", "--json"]
+        assert cli.main(["data", "check", *options]) == 0
         found = json.loads(capsys.readouterr().out)
         assert found["samples"] == 64
         assert found["estimate"]["image"]["entries"] == images

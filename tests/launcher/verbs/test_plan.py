@@ -129,7 +129,7 @@ def test_lora_with_rank_and_text_encoder(plan):
 
 def test_the_runs_own_folder_and_data_set_count(plan, tiny_flux, monkeypatch):
     monkeypatch.chdir(tiny_flux.parents[2])
-    made = plan("--recipe", "flux_controlnet", "--config", "quickstart")
+    made = plan("--recipe", "flux_controlnet", "--config", "benchmarks/circles.yaml")
     assert made["notes"] == []
     assert made["samples"] == 64
     assert [e["count"] for e in made["encodings"]] == [60, 128]

@@ -1,6 +1,6 @@
-"""Write the quickstart's data: circles to be filled, in the style of fill50k.
+"""Write tests/data/circles: circles to be filled, in the style of fill50k.
 
-    python examples/quickstart/make_data.py [FOLDER]
+    python tests/data/make_circles.py [FOLDER]
 
 Each of the 64 samples is a picture (a filled circle of one colour on a ground of another), a
 condition (the circle's white outline on black) and a caption that names both colours: the
@@ -102,7 +102,7 @@ def main() -> None:
         "folder",
         nargs="?",
         type=Path,
-        default=Path(__file__).parent / "data",
+        default=Path(__file__).parent / "circles",
         help="where to write (default: the data folder beside this script)",
     )
     parser.add_argument("--samples", type=int, default=64, help="default: 64")
