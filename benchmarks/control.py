@@ -11,8 +11,9 @@ Every picture is scored (shape_scores.py):
 - *shape*: the share of pictures with the caption's shape. With another scene's control image,
   caption and control may disagree, and it is left out.
 
-Without RUN, only the base model is scored. Prints a table; `--grid FILE` writes some of the
-pictures beside each other, `--json FILE` the scores.
+Without RUN, only the base model is scored; `--lora RUN` scores it once more with adapters, and
+`--shapes cross` asks for shapes that it may not know. Prints a table; `--grid FILE` writes some of
+the pictures beside each other, `--json FILE` the scores.
 """
 
 from __future__ import annotations
@@ -53,6 +54,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("run", nargs="?", type=Path, help="a run, a checkpoint, or a ControlNet")
     parser.add_argument("--base", type=Path, required=True, help="the pipeline's folder")
+    parser.add_argument("--lora", type=Path, help="adapters: a file, or a run")
+    parser.add_argument(
+        "--shapes",
+        nargs="+",
+        choices=shapes.SHAPES,
+        default=shapes.KNOWN_SHAPES,
+        help="what to ask for (what the base model of the quickstart knows)",
+    )
     parser.add_argument("--samples", type=int, default=100, help="scenes (100)")
     parser.add_argument("--size", type=int, default=64, help="side of the pictures (64)")
     parser.add_argument("--steps", type=int, default=28, help="of the sampler (28)")
@@ -62,7 +71,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the scores to this file")
     options = parser.parse_args()
 
-    scenes = [shapes.draw_scene(index, SEED) for index in range(options.samples)]
+    scenes = [shapes.draw_scene(index, SEED, options.shapes) for index in range(options.samples)]
     controls = [shapes.condition_of(scene, options.size, options.condition) for scene in scenes]
     sampler = Sampler(options.base, options.run, options.steps)
     embeddings = sampler.encode([scene.caption for scene in scenes])
@@ -70,8 +79,10 @@ def main() -> None:
     results: dict[str, Scores] = {}
     pictures: dict[str, np.ndarray] = {}
 
-    def measure(name: str, used: Sequence[Any], of: Sequence[Any], scale: float) -> None:
-        pictures[name] = sampler.sample(embeddings, used, scale)
+    def measure(
+        name: str, used: Sequence[Any], of: Sequence[Any], scale: float, by: Sampler = sampler
+    ) -> None:
+        pictures[name] = by.sample(embeddings, used, scale)
         results[name] = score(pictures[name], scenes, of)
         print(f"{name:<28}{row(results[name])}", flush=True)
 
@@ -83,6 +94,9 @@ def main() -> None:
         other = [*range(1, len(scenes)), 0]
         moved = [scenes[i] for i in other]
         measure("another's control, scale 1", [controls[i] for i in other], moved, 1.0)
+    if options.lora is not None:
+        adapted = Sampler(options.base, None, options.steps, options.lora)
+        measure("with the adapters", controls, scenes, 0.0, adapted)
     if options.grid is not None:
         write_grid(options.grid, scenes, controls, pictures)
     if options.json is not None:
@@ -111,6 +125,13 @@ def row(scores: Scores) -> str:
     return f"{scores.iou:>8.3f}{scores.colours:>10.0%}{shape:>8}"
 
 
+def controlnet_in(run: Path) -> Path:
+    """Where a run, or one of its checkpoints, has its ControlNet, or `run` itself."""
+    from flux_common.controlnet_folder import EXPORT_FOLDER
+
+    return run / EXPORT_FOLDER if (run / EXPORT_FOLDER).is_dir() else run
+
+
 class Sampler:
     """Pictures of a base model with a ControlNet, in float32.
 
@@ -118,11 +139,11 @@ class Sampler:
         base: a pipeline's folder.
         run: has the ControlNet; None: one that does nothing.
         steps: of the sampler.
+        lora: a LoRA file, or a folder that has one; None: none.
     """
 
-    def __init__(self, base: Path, run: Path | None, steps: int) -> None:
+    def __init__(self, base: Path, run: Path | None, steps: int, lora: Path | None = None) -> None:
         from flux_common import loading
-        from flux_common.controlnet_folder import EXPORT_FOLDER
         from flux_controlnet_plugin import controlnet as controlnets
         from flux_controlnet_plugin.images import Painter
         from launcher.training import device
@@ -130,20 +151,35 @@ class Sampler:
         device.set_up("auto", 0, "graph")
         self._encoders = loading.load_encoders(str(base))
         transformer = loading.load_transformer(str(base))
+        if lora is not None:
+            from flux_common import lora_file
+            from flux_lora_plugin import adapters
+
+            part = lora_file.read(str(lora))["transformer"]
+            adapters.load_adapters(transformer, part, str(base))
         if run is None:
             controlnet = controlnets.controlnet_from_transformer(transformer, 1, 0)
         else:
-            folder = run / EXPORT_FOLDER if (run / EXPORT_FOLDER).is_dir() else run
             controlnet = controlnets.load_controlnet(
-                str(folder), transformer_config=transformer.config
+                str(controlnet_in(run)), transformer_config=transformer.config
             )
+        self._controlnet = controlnet
         models = {
             "transformer": transformer,
             "controlnet": controlnet,
             "scheduler": loading.load_scheduler(str(base)),
         }
         self._painter = Painter(models, self._encoders["vae"])
+        self._channels = transformer.config.in_channels
+        self._latent_channels = self._encoders["vae"].config.latent_channels
         self._steps = steps
+
+    def load(self, run: Path) -> None:
+        """Take the weights of another ControlNet of this size."""
+        from launcher.training.weights import read_into
+
+        parameters = dict(self._controlnet.parameters_and_names())
+        read_into(parameters, sorted(controlnet_in(run).glob("*.safetensors")))
 
     def encode(self, captions: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
         """What `Painter.paint` takes of each."""
@@ -174,6 +210,25 @@ class Sampler:
             )
             made.append(self._painter.paint_all(embeddings[batch], controls[batch], settings))
         return np.concatenate(made)
+
+    def noise(self, number: int, size: int) -> dict[str, np.ndarray]:
+        """What `sample` draws for the first pictures: `latents` `[N, tokens, channels]`, and
+        `control_noise` `[N, C, size / 8, size / 8]` of the control images' posterior."""
+        import mindspore as ms
+        from mindone.diffusers.utils.mindspore_utils import randn_tensor
+
+        from flux_controlnet_plugin.images import POSTERIOR, Settings, noise_of
+        from launcher.training.random import generator
+
+        shape = (1, self._latent_channels, size // 8, size // 8)
+        each = [Settings(size, size, number=index) for index in range(number)]
+        draws = [generator(one.seed, POSTERIOR, one.number) for one in each]
+        return {
+            "latents": np.stack([noise_of(one, self._channels) for one in each]),
+            "control_noise": np.concatenate(
+                [randn_tensor(shape, d, ms.float32).asnumpy() for d in draws]
+            ),
+        }
 
 
 def write_grid(

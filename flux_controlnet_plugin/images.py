@@ -45,6 +45,10 @@ class Settings:
     number: int = 0
 
 
+#: The stream of random numbers that the control images' latents are drawn with.
+POSTERIOR = "posterior of the control image"
+
+
 def noise_of(settings: Settings, channels: int) -> np.ndarray:
     """float32 `[H/16 * W/16, channels]`: packed latents of standard normal noise."""
     import numpy as np
@@ -148,9 +152,7 @@ class Painter:
             latents=tensor(noise_of(one, self._channels) for one in each),
             num_inference_steps=settings.num_inference_steps,
             guidance_scale=settings.guidance_scale,
-            generator=[
-                generator(one.seed, "posterior of the control image", one.number) for one in each
-            ],
+            generator=[generator(one.seed, POSTERIOR, one.number) for one in each],
             output_type="latent",
         )[0]
         return unpack(packed.astype(ms.float32).asnumpy(), height // 8, width // 8)

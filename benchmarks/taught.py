@@ -1,0 +1,116 @@
+"""What precision and optimizer do to what is learned: `python benchmarks/taught.py`.
+
+Trains the quickstart for `--steps` steps in float32, under every precision policy of
+`launcher/configs/precision` in bf16 and in fp16, and with the settings of MindONE's example
+(AdamWeightDecay, learning rate 5e-6, constant), each in a process of its own, all on the same
+batches with the same noise. Then samples with each ControlNet and scores the pictures as control.py
+does. Prints a table; the last line is the same as JSON. On a CPU, bf16 is emulated and fp16 slow.
+
+`--keep FOLDER` keeps the runs; what is finished there is not trained again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.control import SEED, Sampler, score
+from benchmarks.shape_scores import shapes
+
+ROOT = Path(__file__).resolve().parent.parent
+BASE = ROOT / "examples" / "quickstart" / "tiny-flux-shapes"
+LAST = 50  # steps whose mean is the loss of a run
+
+#: https://github.com/mindspore-lab/mindone/tree/master/examples/diffusers/controlnet
+MINDONE = ("optimizer.name=adam_weight_decay", "learning_rate=5e-6", "lr_scheduler=constant")
+
+#: Arguments by name; the quickstart's own come before them.
+CASES: dict[str, tuple[str, ...]] = {
+    "float32": (),
+    **{
+        f"policy {policy}, {precision}": (
+            *("--config", f"precision/policy_{policy.lower()}"),
+            f"mixed_precision={precision}",
+        )
+        for policy in "ABC"
+        for precision in ("bf16", "fp16")
+    },
+    "MindONE's settings": MINDONE,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--steps", type=int, default=600, help="of each run (600)")
+    parser.add_argument("--samples", type=int, default=100, help="scenes (100)")
+    parser.add_argument("--keep", type=Path, help="folder for the runs (a temporary one)")
+    parser.add_argument(
+        "--only", nargs="+", choices=CASES, default=list(CASES), metavar="NAME",
+        help=f"what to run: {'; '.join(CASES)}",
+    )  # fmt: skip
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = (options.keep or Path(temporary)).resolve()
+        runs = {name: folder / f"run-{number}" for number, name in enumerate(CASES)}
+        runs = {name: run for name, run in runs.items() if name in options.only}
+        for name, run in runs.items():
+            print(f"training: {name}", file=sys.stderr, flush=True)
+            train(run, options.steps, CASES[name])
+        results = measure(runs, options.samples)
+    print(json.dumps({"steps": options.steps, "results": results}))
+
+
+def train(run: Path, steps: int, arguments: tuple[str, ...]) -> None:
+    """Train in a process of its own, unless that is done."""
+    if (run / "exported.json").exists():
+        return
+    resume = ("--resume", "latest") if any(run.glob("checkpoint-*")) else ()
+    command = [
+        *(sys.executable, "-m", "launcher", "--recipe", "flux_controlnet"),
+        *("--config", "quickstart", *arguments),
+        *(f"output_dir={run}", f"max_train_steps={steps}"),
+        *("validation_steps=null", "at_start=false", "at_end=false"),
+        *("heldout_samples=0", "validation_samples=0", "checkpointing_steps=100"),
+        *("checkpoints_total_limit=1", *resume),
+    ]
+    subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, check=True)
+
+
+def measure(runs: dict[str, Path], samples: int) -> list[dict[str, object]]:
+    """Score every run, and print a row for each."""
+    scenes = [shapes.draw_scene(index, SEED) for index in range(samples)]
+    controls = [shapes.condition_of(scene, 64, "outline") for scene in scenes]
+    sampler = Sampler(BASE, next(iter(runs.values())), 28)
+    embeddings = sampler.encode([scene.caption for scene in scenes])
+    alone = score(sampler.sample(embeddings, controls, 0.0), scenes, scenes)
+    print(f"{'':<22}{'IoU':>8}{'colours':>9}{'loss':>9}{'s a step':>10}{'skipped':>9}")
+    print(f"{'no control':<22}{alone.iou:>8.3f}{alone.colours:>9.0%}")
+    results: list[dict[str, object]] = [{"name": "no control", **vars(alone)}]
+    for name, run in runs.items():
+        sampler.load(run)
+        found = score(sampler.sample(embeddings, controls, 1.0), scenes, scenes)
+        text = (run / "metrics.jsonl").read_text(encoding="utf-8")
+        lines = [json.loads(line) for line in text.splitlines()]
+        loss = statistics.fmean(line["loss"] for line in lines[-LAST:])
+        seconds = statistics.median(line["step_seconds"] for line in lines)
+        skipped = sum(line["skipped"] for line in lines)
+        print(
+            f"{name:<22}{found.iou:>8.3f}{found.colours:>9.0%}{loss:>9.4f}{seconds:>10.2f}"
+            f"{skipped:>9}",
+            flush=True,
+        )
+        results.append(
+            {"name": name, **vars(found), "loss": loss, "step_seconds": seconds, "skipped": skipped}
+        )
+    return results
+
+
+if __name__ == "__main__":
+    main()
