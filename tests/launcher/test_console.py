@@ -68,6 +68,8 @@ def on_terminal(program, columns=80, interrupt_at=None, **variables):
     """All that a program writes to a terminal, and its exit code."""
     process, terminal = pty.fork()
     if process == 0:
+        # A shell ignores it for what it starts in the background, and that is inherited.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         code = "from launcher.console import Console\n" + BUSY + program
         os.execve(sys.executable, [sys.executable, "-c", code], environment(**variables))
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
