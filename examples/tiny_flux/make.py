@@ -28,8 +28,7 @@ from skeleton import shapes, write_json
 
 from launcher.training import atomic
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 #: Another than that of the quickstart's own data, of which the base model then has seen nothing.
 DATA_SEED = 1000
@@ -156,25 +155,27 @@ def main() -> None:
     parser.add_argument("work", type=Path, help="folder for what is made on the way")
     parser.add_argument("folder", type=Path, help="where the pipeline goes")
     options = parser.parse_args()
-    work = options.work
+    # As seen from ROOT, so that no path of a machine gets into the configurations.
+    work, target = (Path(os.path.relpath(path, ROOT)) for path in (options.work, options.folder))
+    os.chdir(ROOT)
     work.mkdir(parents=True, exist_ok=True)
     data, source = draw_data(work), write_skeleton(work)
     about_data = f"data.dataset_name={data}"
     base = "model.pretrained_model_name_or_path="
     vae = train(
         work / "run-vae",
-        *("--recipe", "autoencoder", "--config", str(HERE / "vae.yaml")),
+        *("--recipe", "autoencoder", "--config", "examples/tiny_flux/vae.yaml"),
         *(about_data, f"{base}{source}"),
         path=install_recipe(work),
     )
     pipeline = join_vae(work, source, vae, data)
-    variant = str(ROOT / "examples" / "variants" / "full_finetune.py")
+    variant = "examples/variants/full_finetune.py"
     transformer = train(
         work / "run-base",
-        *("--recipe", "flux_controlnet", "--config", str(HERE / "base.yaml"), "-p", variant),
+        *("--recipe", "flux_controlnet", "--config", "examples/tiny_flux/base.yaml", "-p", variant),
         *(about_data, f"{base}{pipeline}"),
     )
-    assemble(pipeline, {"vae": vae, "base": transformer}, options.folder)
+    assemble(pipeline, {"vae": vae, "base": transformer}, target)
     print(f"the pipeline is {options.folder}")
 
 
