@@ -11,7 +11,9 @@ def pad(input, pad, mode="constant", value=0.0):
     takes never returns, on images of height 16, for instance, from its 18th call on. Without
     branches of its own the graph of a network stays free of functions that a pass could fail on.
     """
-    if mode != "constant" or value or min(pad) < 0:
+    if mode != "constant":
+        return ops.pad(input, pad, mode)  # refuses a value
+    if value or min(pad) < 0:
         return ops.pad(input, pad, mode, value)
     return ops.Pad(_by_axis(input.ndim, pad))(input)
 

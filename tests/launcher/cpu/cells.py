@@ -279,6 +279,17 @@ class FirstOf(nn.Cell):
         return self.network(*inputs)[0]
 
 
+class OtherPaddings(nn.Cell):
+    """What is not put on as zeros: mirrored, another value, and a negative width."""
+
+    def construct(self, image):
+        return (
+            mint.nn.functional.pad(image, (1, 1, 1, 1), mode="reflect"),
+            mint.nn.functional.pad(image, (1, 0), value=2.0),
+            mint.nn.functional.pad(image, (-1, 0)),
+        )
+
+
 class PaddingGradient(nn.Cell):
     """The gradient of the sum of an image that is padded as the VAE's encoder does."""
 

@@ -38,6 +38,20 @@ def test_the_gradient_of_padding_returns_however_often(graph_mode, size):
     np.testing.assert_array_equal(gradient(image).asnumpy()[0, 0], expected)
 
 
+def test_what_is_not_padded_with_zeros(graph_mode):
+    import mindspore as ms
+
+    from tests.launcher.cpu import cells
+
+    image = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
+    mirrored, twos, cut = (a.asnumpy() for a in cells.OtherPaddings()(ms.Tensor(image)))
+    sides = ((0, 0), (0, 0), (1, 1), (1, 1))
+    np.testing.assert_array_equal(mirrored, np.pad(image, sides, "reflect"))
+    left = ((0, 0), (0, 0), (0, 0), (1, 0))
+    np.testing.assert_array_equal(twos, np.pad(image, left, constant_values=2))
+    np.testing.assert_array_equal(cut, image[..., 1:])
+
+
 def test_tables(graph_mode, reference):
     import mindspore as ms
     from mindone.transformers.models.t5 import modeling_t5
