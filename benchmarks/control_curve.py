@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from pathlib import Path
 
@@ -19,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.control import SEED, Sampler, row, score
 from benchmarks.shape_scores import shapes
+from launcher.training.checkpoint import path_of, steps_in
 
 
 def main() -> None:
@@ -37,17 +37,17 @@ def main() -> None:
     controls = [shapes.condition_of(scene, options.size, options.condition) for scene in scenes]
     curves: dict[str, dict[int, float]] = {}
     for run in options.runs:
-        steps = checkpoints_of(run)
+        steps = steps_in(run)
         if not steps:
             sys.exit(f"{run} has no checkpoint.")
-        sampler = Sampler(options.base, run / f"checkpoint-{steps[0]}", options.steps)
+        sampler = Sampler(options.base, path_of(run, steps[0]), options.steps)
         embeddings = sampler.encode([scene.caption for scene in scenes])
         print(f"{run.name:<28}{'IoU':>8}{'colours':>10}{'shape':>8}")
         found = score(sampler.sample(embeddings, controls, 0.0), scenes, scenes)
         print(f"{'no control':<28}{row(found)}", flush=True)
         curves[run.name] = {0: found.iou}
         for step in steps:
-            sampler.load(run / f"checkpoint-{step}")
+            sampler.load(path_of(run, step))
             found = score(sampler.sample(embeddings, controls, 1.0), scenes, scenes)
             curves[run.name][step] = found.iou
             print(f"{f'step {step}':<28}{row(found)}", flush=True)
@@ -55,12 +55,6 @@ def main() -> None:
         options.json.write_text(json.dumps(curves, indent=2) + "\n")
     if options.plot is not None:
         plot(curves, options.plot)
-
-
-def checkpoints_of(run: Path) -> list[int]:
-    """Their steps, rising."""
-    matches = (re.fullmatch(r"checkpoint-(\d+)", path.name) for path in run.iterdir())
-    return sorted(int(match[1]) for match in matches if match)
 
 
 def plot(curves: dict[str, dict[int, float]], path: Path) -> None:
