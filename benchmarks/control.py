@@ -71,8 +71,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the scores to this file")
     options = parser.parse_args()
 
-    scenes = [shapes.draw_scene(index, SEED, options.shapes) for index in range(options.samples)]
-    controls = [shapes.condition_of(scene, options.size, options.condition) for scene in scenes]
+    scenes, controls = held_out(options.samples, options.size, options.condition, options.shapes)
     sampler = Sampler(options.base, options.run, options.steps)
     embeddings = sampler.encode([scene.caption for scene in scenes])
 
@@ -102,6 +101,14 @@ def main() -> None:
     if options.json is not None:
         content = {name: vars(scores) for name, scores in results.items()}
         options.json.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def held_out(
+    samples: int, size: int, condition: str, names: Sequence[str] = shapes.KNOWN_SHAPES
+) -> tuple[list[Any], list[np.ndarray]]:
+    """Scenes that no training data have, and their control images."""
+    scenes = [shapes.draw_scene(index, SEED, names) for index in range(samples)]
+    return scenes, [shapes.condition_of(scene, size, condition) for scene in scenes]
 
 
 def score(

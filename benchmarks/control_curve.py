@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.control import SEED, Sampler, row, score
+from benchmarks.control import Sampler, held_out, row, score
 from benchmarks.shape_scores import shapes
 from launcher.training.checkpoint import path_of, steps_in
 
@@ -33,8 +33,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
 
-    scenes = [shapes.draw_scene(index, SEED) for index in range(options.samples)]
-    controls = [shapes.condition_of(scene, options.size, options.condition) for scene in scenes]
+    scenes, controls = held_out(options.samples, options.size, options.condition)
     curves: dict[str, dict[int, float]] = {}
     for run in options.runs:
         steps = steps_in(run)

@@ -20,7 +20,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.control import SEED, TOKENS, Sampler, controlnet_in, score
+from benchmarks.control import TOKENS, Sampler, controlnet_in, held_out, score
 from benchmarks.shape_scores import shapes
 from benchmarks.torch_environment import torch_python
 
@@ -38,10 +38,7 @@ def main() -> None:
     parser.add_argument("--condition", choices=shapes.CONDITIONS, default="outline")
     options = parser.parse_args()
 
-    scenes = [shapes.draw_scene(index, SEED) for index in range(options.samples)]
-    controls = np.stack(
-        [shapes.condition_of(scene, options.size, options.condition) for scene in scenes]
-    )
+    scenes, controls = held_out(options.samples, options.size, options.condition)
     captions = [scene.caption for scene in scenes]
     sampler = Sampler(options.base, options.run, options.steps)
     ours = sampler.sample(sampler.encode(captions), controls, 1.0)

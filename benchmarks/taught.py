@@ -21,8 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.control import SEED, Sampler, score
-from benchmarks.shape_scores import shapes
+from benchmarks.control import Sampler, held_out, score
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE = ROOT / "examples" / "quickstart" / "tiny-flux-shapes"
@@ -85,8 +84,7 @@ def train(run: Path, steps: int, arguments: tuple[str, ...]) -> None:
 
 def measure(runs: dict[str, Path], samples: int) -> list[dict[str, object]]:
     """Score every run, and print a row for each."""
-    scenes = [shapes.draw_scene(index, SEED) for index in range(samples)]
-    controls = [shapes.condition_of(scene, 64, "outline") for scene in scenes]
+    scenes, controls = held_out(samples, 64, "outline")
     sampler = Sampler(BASE, next(iter(runs.values())), 28)
     embeddings = sampler.encode([scene.caption for scene in scenes])
     alone = score(sampler.sample(embeddings, controls, 0.0), scenes, scenes)
