@@ -13,6 +13,7 @@ import argparse
 import json
 import string
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,9 @@ TRANSFORMER = {
     "guidance_embeds": True,
     "in_channels": 64,
     "joint_attention_dim": TEXT_WIDTH,
-    "num_attention_heads": 8,
-    "num_layers": 3,
-    "num_single_layers": 4,
+    "num_attention_heads": 12,
+    "num_layers": 2,
+    "num_single_layers": 3,
     "patch_size": 1,
     "pooled_projection_dim": TEXT_WIDTH,
 }
@@ -131,17 +132,21 @@ def _write_models(work: Path, clip_size: int, t5_size: int, seed: int) -> None:
 
     device.set_up("CPU", 0, "pynative")
     device.supply_what_lacks()
+
+    def drawn(make: Callable[[Any], Any], config: Any) -> Any:
+        ms.set_seed(seed)  # for each: the size of one part changes no other
+        return make(config)
+
     with quiet():
         from mindone.diffusers import AutoencoderKL, FluxTransformer2DModel
         from mindone.transformers import CLIPTextModel, T5EncoderModel
         from transformers import CLIPTextConfig, T5Config
 
-        ms.set_seed(seed)
-        export_model(FluxTransformer2DModel.from_config(TRANSFORMER), work / "transformer")
-        export_model(AutoencoderKL.from_config(VAE), work / "vae")
+        export_model(drawn(FluxTransformer2DModel.from_config, TRANSFORMER), work / "transformer")
+        export_model(drawn(AutoencoderKL.from_config, VAE), work / "vae")
         encoders = {
-            "text_encoder": CLIPTextModel(CLIPTextConfig(vocab_size=clip_size, **CLIP)),
-            "text_encoder_2": T5EncoderModel(T5Config(vocab_size=t5_size, **T5)),
+            "text_encoder": drawn(CLIPTextModel, CLIPTextConfig(vocab_size=clip_size, **CLIP)),
+            "text_encoder_2": drawn(T5EncoderModel, T5Config(vocab_size=t5_size, **T5)),
         }
         for name, model in encoders.items():
             (work / name).mkdir()
