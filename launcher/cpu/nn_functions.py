@@ -8,8 +8,7 @@ def pad(input, pad, mode="constant", value=0.0):
     """``mint.nn.functional.pad``.
 
     Zeros are put on by the older primitive, ``Pad``: the gradient of the one that MindSpore 2.10
-    takes never returns, on images of height 16, for instance, from its 18th call on. Without
-    branches of its own the graph of a network stays free of functions that a pass could fail on.
+    takes never returns, on images of height 16, for instance, from its 18th call on.
     """
     if mode != "constant":
         return ops.pad(input, pad, mode)  # refuses a value
