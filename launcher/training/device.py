@@ -7,7 +7,7 @@ import resource
 from collections.abc import Callable
 from typing import Any
 
-from launcher.training import sizes_only
+from launcher.training import in_place, sizes_only
 from launcher.training.errors import UserError
 
 
@@ -52,6 +52,7 @@ def set_up(device: str, device_id: int, mode: str) -> str:
     else:
         ms.set_device("CPU")
     ms.set_context(mode=ms.GRAPH_MODE if mode == "graph" else ms.PYNATIVE_MODE)
+    in_place.compile_as_plain()
     return chosen
 
 

@@ -1,22 +1,19 @@
 """The estimate of activations: by hand, on real models, and beside compiled backward passes."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
+import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from flux_common import activations
 from flux_common.activations import Block
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-
 DOUBLE = frozenset({"qkv", "to_out", "ff_in", "ff_out", "modulation"})
 SINGLE = DOUBLE - {"to_out"}
 WIDTH, HEADS, TEXT, IMAGE, BATCH = 64, 4, 24, 40, 2
 TOKENS = TEXT + IMAGE
+UNIT = BATCH * TOKENS * WIDTH  # what the table counts in
 
 
 def test_a_frozen_and_a_trained_block_by_hand():
@@ -159,19 +156,67 @@ def test_encoding_is_bounded_by_attention_or_by_the_widest_level():
 # -------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def in_graphs():
-    """(double or single, trained or not) -> what is kept.
+def kept_in_graph(block, train):
+    """What the compiled backward pass takes from the forward pass, in units, by operator."""
+    import mindspore as ms
+    from mindspore import Tensor
 
-    From a process of its own: MindSpore 2.10 remembers, beyond a compilation, which operators were
-    called beside writes to parameters. After some pairs of graphs (these and an optimizer's) it
-    folds no constant index any more in this process, and a pass stumbles over the larger graphs.
-    """
-    command = [sys.executable, "-m", "tests.flux_common.kept_in_graphs"]
-    sizes = map(str, (WIDTH, HEADS, TEXT, IMAGE, BATCH))
-    done = subprocess.run([*command, *sizes], cwd=ROOT, stdout=subprocess.PIPE, check=True)
-    kinds = [(double, train) for double in (True, False) for train in (False, True)]
-    return dict(zip(kinds, json.loads(done.stdout.splitlines()[-1]), strict=True))
+    from launcher.training.precision.graph import _Graph, trace
+    from launcher.training.step import Gradients
+    from tests.flux_common.block_cells import Sum
+
+    for parameter in block.get_parameters():
+        parameter.requires_grad = train
+    start = [Tensor(np.zeros((BATCH, n, WIDTH), np.float32)) for n in (IMAGE, TEXT)]
+    cell = Sum(block, *(ms.Parameter(s, name=f"start{i}") for i, s in enumerate(start)))
+    rng = np.random.default_rng(0)
+    shapes = [
+        (BATCH, IMAGE, WIDTH), (BATCH, TEXT, WIDTH), (BATCH, WIDTH),
+        (TOKENS, WIDTH // HEADS), (TOKENS, WIDTH // HEADS),
+    ]  # fmt: skip
+    inputs = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+    graph = _Graph(trace(Gradients(cell, cell.trainable_params()), inputs), False)
+    forward = set(graph.forward)
+    kept = {}
+    for name in graph.nodes.keys() - forward:
+        for operand in forward.intersection(graph.operands(name)):
+            value = operand
+            while graph.type(value) in ("Reshape", "ExpandDims", "Depend", "Load", "TupleGetItem"):
+                value = graph.operands(value)[0]
+            if value in graph.nodes and not graph.is_constant(value):
+                # Of operators with several results, the largest.
+                shapes = (kept.get(value, (0,)), shape_in(graph, operand), shape_in(graph, value))
+                kept[value] = max(shapes, key=math.prod)
+    sums = {}
+    for name, shape in kept.items():
+        kind = graph.type(name)
+        if kind == "Add" and shape[-1:] == (4 * WIDTH,):
+            kind = "Add in GELU"
+        sums[kind] = sums.get(kind, 0) + math.prod(shape) / UNIT
+    return sums
+
+
+def shape_in(graph, name):
+    for attribute in graph.nodes[name].attribute:
+        if attribute.name == "shape" and attribute.tensors:
+            return tuple(attribute.tensors[0].dims)
+    return (0,)
+
+
+@pytest.fixture(scope="module")
+def in_graphs(graph_mode):
+    """(double or single, trained or not) -> what is kept."""
+    from mindone.diffusers.models.transformers import transformer_flux
+
+    sizes = (WIDTH, HEADS, WIDTH // HEADS)
+    return {
+        (double, train): kept_in_graph(kind(*sizes), train)
+        for double, kind in (
+            (True, transformer_flux.FluxTransformerBlock),
+            (False, transformer_flux.FluxSingleTransformerBlock),
+        )
+        for train in (False, True)
+    }
 
 
 @pytest.mark.parametrize(("double", "layers"), [(True, DOUBLE), (False, SINGLE)])
