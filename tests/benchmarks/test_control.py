@@ -54,12 +54,6 @@ def test_where_the_controlnet_of_a_run_is(tmp_path):
     assert control.controlnet_in(tmp_path) == tmp_path / "controlnet"
 
 
-def test_checkpoints_by_their_number(tmp_path):
-    for name in ("checkpoint-1000", "checkpoint-200", ".checkpoint-300.partial", "validation"):
-        (tmp_path / name).mkdir()
-    assert control_curve.steps_in(tmp_path) == [200, 1000]
-
-
 def test_the_curves_are_drawn(tmp_path):
     pytest.importorskip("matplotlib")
     control_curve.plot({"one": {0: 0.2, 200: 0.5}, "two": {0: 0.2}}, tmp_path / "curves.png")
