@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import resource
 from collections.abc import Callable
 from typing import Any
 
 from launcher.training import in_place, sizes_only
 from launcher.training.errors import UserError
+from launcher.training.on_demand import import_on_demand
 
 
 def set_up(device: str, device_id: int, mode: str) -> str:
-    """Make a device and a mode MindSpore's own, before anything runs on it.
+    """Make a device and a mode MindSpore's own, before anything is imported of MindONE or compiled.
 
     Args:
         device: `auto` (Ascend where there is one, else CPU), `Ascend` or `CPU`.
@@ -53,6 +55,9 @@ def set_up(device: str, device_id: int, mode: str) -> str:
         ms.set_device("CPU")
     ms.set_context(mode=ms.GRAPH_MODE if mode == "graph" else ms.PYNATIVE_MODE)
     in_place.compile_as_plain()
+    if importlib.util.find_spec("mindone") is not None:
+        import_on_demand("mindone.transformers")
+        import_on_demand("mindone.transformers.models")
     return chosen
 
 
