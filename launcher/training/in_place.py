@@ -36,7 +36,8 @@ def compile_as_plain() -> None:
             operator.register("Tensor", other)(replacement)
 
 
-# Compiled from source. As in place, the result has the dtype of what it replaces.
+# Compiled from source. As in place, the result has the dtype of what it replaces; but quotients of
+# integers are no integers.
 
 
 def add(x: Any, y: Any) -> Any:
@@ -52,7 +53,7 @@ def multiply(x: Any, y: Any) -> Any:
 
 
 def divide(x: Any, y: Any) -> Any:
-    return (x / y).astype(x.dtype)
+    return (x / y).astype(x.dtype) if x.is_floating_point() else x / y
 
 
 def floor_divide(x: Any, y: Any) -> Any:

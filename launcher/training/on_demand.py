@@ -66,8 +66,7 @@ class _OnDemand(ModuleType):
                     self._places[imported.asname or imported.name] = place
                 continue
             for node in ast.walk(statement):  # perhaps bound again: then only executing it tells
-                if isinstance(node, ast.alias):
-                    self._places.pop(node.asname or node.name, None)
+                self._places.pop(_bound_by(node) or "", None)
             if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant):
                 for target in statement.targets:
                     if isinstance(target, ast.Name):  # __version__, which its modules ask for
@@ -84,7 +83,22 @@ class _OnDemand(ModuleType):
         if name.startswith("__") and name != "__all__":
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         # As if it were imported now.
-        self.__class__ = ModuleType  # type: ignore[assignment]
         assert self.__spec__ is not None and self.__spec__.loader is not None
-        self.__spec__.loader.exec_module(self)
+        self.__class__ = ModuleType  # type: ignore[assignment]
+        try:
+            self.__spec__.loader.exec_module(self)
+        except BaseException:
+            self.__class__ = _OnDemand  # whoever asks next is to be told why, too
+            raise
         return getattr(self, name)
+
+
+def _bound_by(node: ast.AST) -> str | None:
+    """The name that a part of a statement gives something to."""
+    if isinstance(node, ast.alias):
+        return node.asname or node.name
+    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+        return node.id
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        return node.name
+    return None

@@ -22,6 +22,12 @@ class Augmented(nn.Cell):
         return x
 
 
+class Halves(nn.Cell):
+    def construct(self, x):
+        x /= 2
+        return x
+
+
 class SumInPlace(nn.Cell):
     def construct(self, x):
         x += x * 2

@@ -30,6 +30,11 @@ def test_half_precision_stays_half_precision():
     assert in_place_cells.Augmented()(x, y).dtype == ms.float16
 
 
+def test_halves_of_integers_are_no_integers():
+    halves = in_place_cells.Halves()(Tensor(np.array([3, 4], np.int32))).asnumpy()
+    np.testing.assert_array_equal(halves, [1.5, 2])
+
+
 def test_what_is_compiled_next_takes_no_integers_for_side_effects(capfd):
     x = Tensor(np.ones((3, 4), np.float32))
     in_place_cells.SumInPlace()(x)

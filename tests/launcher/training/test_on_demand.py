@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,11 @@ INIT = """
     import json as data
     from .models.round import Circle, Disc as Ellipse
     from . import tools
-    from .models.angular import Square
+    from .models.angular import Square, Corner, Edge
+
+    class Corner: "wrapped"
+
+    Edge = Corner
 
     __version__ = "1.2"
     if len(__version__) > 2:
@@ -24,7 +29,7 @@ MODULES = {
     "__init__": INIT,
     "models/__init__": "from . import round, angular, broken",
     "models/round": "from .. import __version__\n\nclass Circle: pass\nclass Disc: pass",
-    "models/angular": "class Square: 'angular'",
+    "models/angular": "class Square: 'angular'\nCorner = Edge = Square",
     "models/other": "class Square: 'other'",
     "models/stars": "from .. import Circle\n\nclass Star(Circle): pass",
     "models/broken": "from nowhere import nothing",
@@ -73,13 +78,14 @@ def test_its_constants_are_there(package):
     assert loaded() == {"mind", "mind.shapes"}
 
 
-@pytest.mark.parametrize("name", ["Star", "LOADED", "data", "Square"])
+@pytest.mark.parametrize("name", ["Star", "LOADED", "data", "Square", "Edge"])
 def test_for_any_other_name_all_of_it_is_imported(package, name):
     import_on_demand("mind.shapes.models")
     assert getattr(package, name)
     assert package.LOADED
     assert package.Square.__doc__ == "other"
     assert package.Star.__base__ is package.Circle
+    assert package.Edge is package.Corner and package.Corner.__doc__ == "wrapped"
 
 
 def test_a_name_that_it_has_not_is_missed(package):
@@ -102,6 +108,11 @@ def test_everything_is_everything(package):
 def test_what_fails_in_it_fails(package):
     with pytest.raises(ModuleNotFoundError, match="nowhere"):
         _ = package.Circle  # of mind.shapes.models, which imports all of its modules
+    import_on_demand("mind.shapes.models")
+    (Path(package.__file__).parent / "models" / "other.py").unlink()
+    for _ in range(2):
+        with pytest.raises(ModuleNotFoundError, match=r"mind\.shapes\.models\.other"):
+            _ = package.LOADED
 
 
 def test_an_imported_package_is_left_as_it_is(package):
