@@ -1,7 +1,9 @@
 """What is in a picture of a coloured shape: where the shape is, its colour, which shape it is.
 
 For pictures as examples/quickstart/shapes.py draws them, and for what a model has made of their
-captions. On drawn pictures all of it is right (tests/benchmarks/test_shape_scores.py).
+captions. On drawn pictures colours and shapes are right, and the place but for pixels at the edge:
+an IoU of 1.000 on plain backgrounds, of 0.993 on textured ones, whose tones move the edge (means of
+a thousand; tests/benchmarks/test_shape_scores.py).
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples" / "quickstart"))
 
@@ -21,6 +24,9 @@ FRAME = 3
 #: What differs more from the background, in the channel that differs most, may be the shape. The
 #: tones of a texture differ less, and any two colours more.
 THRESHOLD = 55
+#: How far a colour may be from one with a name, in the channel that differs most: not half as far
+#: as two that have one.
+NAMED = 47
 
 
 def segment(picture: np.ndarray) -> np.ndarray:
@@ -38,6 +44,8 @@ def segment(picture: np.ndarray) -> np.ndarray:
     if not far.any():
         return far
     axis = _median(values[far]) - ground
+    if not axis.any():  # as much that is lighter as that is darker
+        return np.zeros_like(far)
     share = (values - ground) @ axis / (axis @ axis)
     return share > 0.5
 
@@ -48,9 +56,9 @@ def iou(one: np.ndarray, other: np.ndarray) -> float:
     return np.count_nonzero(one & other) / union if union else 0.0
 
 
-def colours_of(picture: np.ndarray, mask: np.ndarray) -> tuple[str | None, str]:
-    """The names of the shape's colour and of the background's: the nearest of `shapes.COLOURS`.
-    Where there is no shape, its colour is None."""
+def colours_of(picture: np.ndarray, mask: np.ndarray) -> tuple[str | None, str | None]:
+    """The names of the shape's colour and of the background's, of `shapes.COLOURS`. None: no colour
+    that has a name is near, or there is no shape."""
     values = picture.astype(np.float64)
     ground = _nearest(_median(values[_frame(mask.shape)]))
     return (_nearest(_median(values[mask])) if mask.any() else None), ground
@@ -58,10 +66,15 @@ def colours_of(picture: np.ndarray, mask: np.ndarray) -> tuple[str | None, str]:
 
 def shape_of(mask: np.ndarray) -> str | None:
     """Which of `shapes.SHAPES` a mask is: the one that overlaps it best when it is drawn as large
-    and in the same place. None: the mask is empty, or none overlaps it by more than 0.7."""
+    and in the same place. None: the mask is empty, or none overlaps it by more than 0.7.
+
+    The mask's largest part counts for place and size: a single pixel elsewhere moves neither.
+    """
     if not mask.any():
         return None
-    rows, columns = np.nonzero(mask)
+    parts, _ = ndimage.label(mask)
+    largest = 1 + np.argmax(np.bincount(parts[mask])[1:])
+    rows, columns = np.nonzero(parts == largest)
     top, bottom, left, right = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
     size = mask.shape[0]
     overlaps = {}
@@ -92,5 +105,7 @@ def _median(colours: np.ndarray) -> np.ndarray:
     return np.median(colours, axis=0)
 
 
-def _nearest(colour: np.ndarray) -> str:
-    return min(shapes.COLOURS, key=lambda name: np.abs(colour - shapes.COLOURS[name]).sum())
+def _nearest(colour: np.ndarray) -> str | None:
+    far = {name: np.abs(colour - value).max() for name, value in shapes.COLOURS.items()}
+    name = min(far, key=lambda name: far[name])
+    return name if far[name] <= NAMED else None
