@@ -1,4 +1,4 @@
-"""How a ControlNet comes to control: `python benchmarks/control_curve.py --base PIPELINE RUN...`.
+"""How a ControlNet comes to control: `python benchmarks/control_curve.py RUN...`.
 
 Scores every checkpoint of a run as control.py does, at conditioning scale 1, and draws the IoU over
 steps; that of the base model without a control stands at step 0. For a curve, let the run keep its
@@ -10,50 +10,75 @@ FILE` the figures.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.control import Sampler, held_out, row, score
-from benchmarks.shape_scores import shapes
+from benchmarks.control import (
+    Scores,
+    add_common,
+    check_common,
+    held_out,
+    require_folder,
+    row,
+    score,
+)
+from benchmarks.sampler import Sampler, base_of, find, script
 from launcher.training.checkpoint import path_of, steps_in
+from launcher.training.errors import UserError
+from launcher.verbs.report import labels
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
-    parser.add_argument("--base", type=Path, required=True, help="the pipeline's folder")
-    parser.add_argument("--samples", type=int, default=100, help="scenes (100)")
-    parser.add_argument("--size", type=int, default=64, help="side of the pictures (64)")
-    parser.add_argument("--steps", type=int, default=28, help="of the sampler (28)")
-    parser.add_argument("--condition", choices=shapes.CONDITIONS, default="outline")
+    add_common(parser)
     parser.add_argument("--plot", type=Path, help="draw the curves into this file")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
+    check_common(parser, options)
+    for file in (options.plot, options.json):
+        require_folder(parser, file)
+    if options.plot is not None and importlib.util.find_spec("matplotlib") is None:
+        parser.error("--plot needs matplotlib: pip install -c constraints.txt .[plots]")
+    runs = list(dict.fromkeys(run.expanduser().resolve() for run in options.runs))
+    for run in runs:
+        if not steps_in(run):
+            raise UserError(
+                f"{run} has no checkpoint. Give the folder of a run that has some; "
+                "checkpoint.checkpoints_total_limit says how many a run keeps."
+            )
 
-    scenes, controls = held_out(options.samples, options.size, options.condition)
-    curves: dict[str, dict[int, float]] = {}
-    for run in options.runs:
-        steps = steps_in(run)
-        if not steps:
-            sys.exit(f"{run} has no checkpoint.")
-        sampler = Sampler(options.base, path_of(run, steps[0]), options.steps)
-        embeddings = sampler.encode([scene.caption for scene in scenes])
-        print(f"{run.name:<28}{'IoU':>8}{'colours':>10}{'shape':>8}")
-        found = score(sampler.sample(embeddings, controls, 0.0), scenes, scenes)
-        print(f"{'no control':<28}{row(found)}", flush=True)
-        curves[run.name] = {0: found.iou}
-        for step in steps:
-            sampler.load(path_of(run, step))
-            found = score(sampler.sample(embeddings, controls, 1.0), scenes, scenes)
-            curves[run.name][step] = found.iou
-            print(f"{f'step {step}':<28}{row(found)}", flush=True)
+    curves = {}
+    for name, run in zip(labels(runs), runs, strict=True):
+        print(f"{name:<22}{'IoU':>8}{'colours':>10}{'shape':>8}")
+        curves[name] = curve_of(run, options)
     if options.json is not None:
-        options.json.write_text(json.dumps(curves, indent=2) + "\n")
+        content = {n: {s: vars(found) for s, found in c.items()} for n, c in curves.items()}
+        options.json.write_text(json.dumps(content, indent=2) + "\n")
     if options.plot is not None:
-        plot(curves, options.plot)
+        lines = {n: {s: found.iou for s, found in c.items()} for n, c in curves.items()}
+        plot(lines, options.plot)
+
+
+def curve_of(run: Path, options: argparse.Namespace) -> dict[int, Scores]:
+    """Scores by step; 0: without a ControlNet. Each is printed at once."""
+    scenes, controls = held_out(options.samples, options.size, options.condition)
+    steps = steps_in(run)
+    first = find(path_of(run, steps[0]))
+    base = base_of(first, options.base)
+    sampler = Sampler(base, first.weights, steps=options.steps, tokens=first.tokens)
+    embeddings = sampler.encode([scene.caption for scene in scenes])
+    found = {0: score(sampler.sample(embeddings, controls, 0.0), scenes, scenes)}
+    print(f"{'no control':<22}{row(found[0])}", flush=True)
+    for step in steps:
+        sampler.load(find(path_of(run, step)).weights)
+        found[step] = score(sampler.sample(embeddings, controls, 1.0), scenes, scenes)
+        print(f"{f'step {step}':<22}{row(found[step])}", flush=True)
+    return found
 
 
 def plot(curves: dict[str, dict[int, float]], path: Path) -> None:
@@ -74,4 +99,4 @@ def plot(curves: dict[str, dict[int, float]], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

@@ -1,4 +1,4 @@
-"""Whether diffusers paints what we paint: `python benchmarks/painted.py --base PIPELINE RUN`.
+"""Whether diffusers paints what we paint: `python benchmarks/painted.py RUN`.
 
 Samples the scenes of control.py with a run's ControlNet, once by MindSpore as `launcher sample`
 does, once by torch and diffusers, which load the same two folders: everything from the captions'
@@ -20,8 +20,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.control import TOKENS, Sampler, controlnet_in, held_out, score
-from benchmarks.shape_scores import shapes
+from benchmarks.control import add_common, check_common, held_out, score
+from benchmarks.sampler import Sampler, base_of, find, script
 from benchmarks.torch_environment import torch_python
 
 LIMIT = 2.0  # mean absolute difference, of 255
@@ -31,16 +31,16 @@ IOU_LIMIT = 0.01
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("run", type=Path, help="a run, a checkpoint, or a ControlNet")
-    parser.add_argument("--base", type=Path, required=True, help="the pipeline's folder")
-    parser.add_argument("--samples", type=int, default=50, help="scenes (50)")
-    parser.add_argument("--size", type=int, default=64, help="side of the pictures (64)")
-    parser.add_argument("--steps", type=int, default=28, help="of the sampler (28)")
-    parser.add_argument("--condition", choices=shapes.CONDITIONS, default="outline")
+    add_common(parser)
+    parser.set_defaults(samples=50)
     options = parser.parse_args()
+    check_common(parser, options)
+    run = find(options.run)
+    base = base_of(run, options.base)
 
     scenes, controls = held_out(options.samples, options.size, options.condition)
     captions = [scene.caption for scene in scenes]
-    sampler = Sampler(options.base, options.run, options.steps)
+    sampler = Sampler(base, run.weights, steps=options.steps, tokens=run.tokens)
     ours = sampler.sample(sampler.encode(captions), controls, 1.0)
     noise = sampler.noise(len(scenes), options.size)
     from flux_controlnet_plugin.images import Settings
@@ -49,12 +49,13 @@ def main() -> None:
         inputs, output = Path(folder, "inputs.npz"), Path(folder, "pictures.npy")
         np.savez(
             inputs, controls=controls, captions=captions, scale=1.0, steps=options.steps,
-            guidance=Settings(options.size, options.size).guidance_scale, tokens=TOKENS, **noise,
+            guidance=Settings(options.size, options.size).guidance_scale, tokens=run.tokens,
+            **noise,
         )  # fmt: skip
         subprocess.run(
             [
                 *(torch_python(), Path(__file__).parent / "reference" / "paint.py"),
-                *(options.base, controlnet_in(options.run), inputs, output),
+                *(base, run.weights, inputs, output),
             ],
             check=True,
         )
@@ -78,4 +79,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

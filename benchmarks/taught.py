@@ -5,6 +5,7 @@ Trains the quickstart for `--steps` steps in float32, under every precision poli
 (AdamWeightDecay, learning rate 5e-6, constant), each in a process of its own, all on the same
 batches with the same noise. Then samples with each ControlNet and scores the pictures as control.py
 does. Prints a table; the last line is the same as JSON. On a CPU, bf16 is emulated and fp16 slow.
+What fails to train is in the table as such.
 
 `--keep FOLDER` keeps the runs; what is finished there is not trained again.
 """
@@ -13,6 +14,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -21,7 +24,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.control import Sampler, held_out, score
+from benchmarks.control import held_out, score
+from benchmarks.sampler import Sampler, find, script
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE = ROOT / "examples" / "quickstart" / "tiny-flux-shapes"
@@ -57,20 +61,24 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = (options.keep or Path(temporary)).resolve()
-        runs = {name: folder / f"run-{number}" for number, name in enumerate(CASES)}
-        runs = {name: run for name, run in runs.items() if name in options.only}
-        for name, run in runs.items():
+        runs: dict[str, Path | None] = {}
+        for name in options.only:
             print(f"training: {name}", file=sys.stderr, flush=True)
-            train(run, options.steps, CASES[name])
+            words = "-".join(re.findall(r"\w+", name.lower()))
+            run = folder / f"{words}-{options.steps}"
+            runs[name] = run if train(run, options.steps, CASES[name]) else None
         results = measure(runs, options.samples)
     print(json.dumps({"steps": options.steps, "results": results}))
 
 
-def train(run: Path, steps: int, arguments: tuple[str, ...]) -> None:
-    """Train in a process of its own, unless that is done."""
+def train(run: Path, steps: int, arguments: tuple[str, ...]) -> bool:
+    """Train in a process of its own, unless that is done. Whether it has come to its end."""
     if (run / "exported.json").exists():
-        return
-    resume = ("--resume", "latest") if any(run.glob("checkpoint-*")) else ()
+        return True
+    resume: tuple[str, ...] = ("--resume", "latest")
+    if not any(run.glob("checkpoint-*")):
+        resume = ()
+        shutil.rmtree(run, ignore_errors=True)  # of an earlier call that was interrupted
     command = [
         *(sys.executable, "-m", "launcher", "--recipe", "flux_controlnet"),
         *("--config", "quickstart", *arguments),
@@ -79,36 +87,53 @@ def train(run: Path, steps: int, arguments: tuple[str, ...]) -> None:
         *("heldout_samples=0", "validation_samples=0", "checkpointing_steps=100"),
         *("checkpoints_total_limit=1", *resume),
     ]
-    subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, check=True)
+    status = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL).returncode
+    if status < 0 or status > 128:  # a signal: whoever sent it wants no other runs either
+        sys.exit(status % 256)
+    return status == 0
 
 
-def measure(runs: dict[str, Path], samples: int) -> list[dict[str, object]]:
-    """Score every run, and print a row for each."""
-    scenes, controls = held_out(samples, 64, "outline")
-    sampler = Sampler(BASE, next(iter(runs.values())), 28)
-    embeddings = sampler.encode([scene.caption for scene in scenes])
-    alone = score(sampler.sample(embeddings, controls, 0.0), scenes, scenes)
+def measure(runs: dict[str, Path | None], samples: int) -> list[dict[str, object]]:
+    """Score every run, and print a row for each. None: it has failed."""
+    finished = {name: run for name, run in runs.items() if run is not None}
+    results: list[dict[str, object]] = []
     print(f"{'':<22}{'IoU':>8}{'colours':>9}{'loss':>9}{'s a step':>10}{'skipped':>9}")
-    print(f"{'no control':<22}{alone.iou:>8.3f}{alone.colours:>9.0%}")
-    results: list[dict[str, object]] = [{"name": "no control", **vars(alone)}]
+    if finished:
+        first = find(next(iter(finished.values())))
+        sampler = Sampler(BASE, first.weights, steps=28, tokens=first.tokens)
+        scenes, controls = held_out(samples, 64, "outline")
+        embeddings = sampler.encode([scene.caption for scene in scenes])
+        alone = score(sampler.sample(embeddings, controls, 0.0), scenes, scenes)
+        print(f"{'no control':<22}{alone.iou:>8.3f}{alone.colours:>9.0%}")
+        results.append({"name": "no control", **vars(alone)})
     for name, run in runs.items():
-        sampler.load(run)
+        if run is None:
+            print(f"{name:<22}  failed; see above")
+            results.append({"name": name, "failed": True})
+            continue
+        sampler.load(find(run).weights)
         found = score(sampler.sample(embeddings, controls, 1.0), scenes, scenes)
-        text = (run / "metrics.jsonl").read_text(encoding="utf-8")
-        lines = [json.loads(line) for line in text.splitlines()]
-        loss = statistics.fmean(line["loss"] for line in lines[-LAST:])
-        seconds = statistics.median(line["step_seconds"] for line in lines)
-        skipped = sum(line["skipped"] for line in lines)
+        steps = figures(run)
         print(
-            f"{name:<22}{found.iou:>8.3f}{found.colours:>9.0%}{loss:>9.4f}{seconds:>10.2f}"
-            f"{skipped:>9}",
+            f"{name:<22}{found.iou:>8.3f}{found.colours:>9.0%}{steps['loss']:>9.4f}"
+            f"{steps['step_seconds']:>10.2f}{steps['skipped']:>9}",
             flush=True,
         )
-        results.append(
-            {"name": name, **vars(found), "loss": loss, "step_seconds": seconds, "skipped": skipped}
-        )
+        results.append({"name": name, **vars(found), **steps})
     return results
 
 
+def figures(run: Path) -> dict[str, float]:
+    """Of a run's steps: the mean of its last losses, the median of seconds, updates left out."""
+    text = (run / "metrics.jsonl").read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in text.splitlines()]
+    done = [line for line in lines if not line["skipped"]]
+    return {
+        "loss": statistics.fmean(line["loss"] for line in done[-LAST:]),
+        "step_seconds": statistics.median(line["step_seconds"] for line in lines),
+        "skipped": len(lines) - len(done),
+    }
+
+
 if __name__ == "__main__":
-    main()
+    script(main)

@@ -1,11 +1,18 @@
 """What is said of a ControlNet, on pictures that are drawn in the place of sampled ones."""
 
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import control, control_curve
+from benchmarks import control, control_curve, sampler
 from benchmarks.shape_scores import shapes
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 SIZE = 64
 
@@ -40,21 +47,114 @@ def test_an_empty_picture(scenes):
     assert control.score(empty, scenes, scenes) == control.Scores(0.0, 0.0, 0.0)
 
 
-def test_the_grid_has_a_row_a_scene_and_a_column_a_kind(scenes, pictures, tmp_path):
-    controls = [shapes.condition_of(scene, SIZE, "outline") for scene in scenes]
-    kinds = {"no control": np.stack(pictures), "scale 1": np.stack(pictures)}
-    control.write_grid(tmp_path / "grid.png", scenes, controls, kinds)
-    width, height = Image.open(tmp_path / "grid.png").size
-    assert width >= 3 * SIZE and height >= control.GRID * SIZE
+class Obedient:
+    """A sampler that paints the scene whose control image it is given; without one, the same
+    picture always."""
+
+    def __init__(self, scenes, pictures, controls):
+        self.by_control = {c.tobytes(): p for c, p in zip(controls, pictures, strict=True)}
+        self.captions = [scene.caption for scene in scenes]
+
+    def encode(self, captions):
+        assert captions == self.captions
+        return captions
+
+    def sample(self, embeddings, controls, scale):
+        assert embeddings == self.captions
+        drawn = [self.by_control[control.tobytes()] for control in controls]
+        return np.stack(drawn if scale else [drawn[0]] * len(drawn))
+
+    def through_vae(self, pictures):
+        return np.stack(pictures)
 
 
-def test_where_the_controlnet_of_a_run_is(tmp_path):
-    assert control.controlnet_in(tmp_path) == tmp_path
-    (tmp_path / "controlnet").mkdir()
-    assert control.controlnet_in(tmp_path) == tmp_path / "controlnet"
+@pytest.fixture(scope="module")
+def controls(scenes):
+    return [shapes.condition_of(scene, SIZE, "outline") for scene in scenes]
+
+
+@pytest.fixture
+def sampled(scenes, pictures, controls):
+    return control.measure(Obedient(scenes, pictures, controls), scenes, controls, [0.5, 1.0])
+
+
+def test_every_kind_is_scored_against_the_control_it_was_made_with(sampled, capsys):
+    scores = {kind.name: kind.scores for kind in sampled}
+    assert [*scores] == ["the VAE alone", "no control", "scale 0.5", "scale 1", "another's control"]
+    for name in ("the VAE alone", "scale 0.5", "scale 1", "another's control"):
+        assert scores[name].iou > 0.98
+    assert scores["no control"].iou < 0.4
+    assert scores["scale 1"].colours == 1 and scores["another's control"].colours < 0.2
+    assert scores["another's control"].shape is None
+
+
+def test_without_a_controlnet_the_base_model_is_scored(scenes, pictures, controls):
+    found = control.measure(Obedient(scenes, pictures, controls), scenes, controls, [])
+    assert [kind.name for kind in found] == ["the VAE alone", "no control"]
+
+
+def test_the_grid_shows_each_picture_beside_what_it_was_made_with(
+    scenes, pictures, controls, sampled, tmp_path
+):
+    control.write_grid(tmp_path / "grid.png", scenes, sampled)
+    grid = np.asarray(Image.open(tmp_path / "grid.png").convert("RGB"))
+    assert grid.shape[1] == 8 + 7 * (128 + 8)
+    expected = [
+        [controls[0], *[pictures[0]] * 4, controls[1], pictures[1]],
+        [controls[1], pictures[1], pictures[0], *[pictures[1]] * 2, controls[2], pictures[2]],
+    ]
+    for top, images in zip((52, 52 + 128 + 8 + 22), expected):
+        for number, image in enumerate(images):
+            left = 8 + number * (128 + 8)
+            shown = grid[top : top + 128 : 2, left : left + 128 : 2]
+            np.testing.assert_array_equal(shown, image)
 
 
 def test_the_curves_are_drawn(tmp_path):
     pytest.importorskip("matplotlib")
     control_curve.plot({"one": {0: 0.2, 200: 0.5}, "two": {0: 0.2}}, tmp_path / "curves.png")
     assert Image.open(tmp_path / "curves.png").size == (900, 450)
+
+
+def test_what_a_run_has_trained(tmp_path):
+    run = tmp_path / "run"
+    (run / "controlnet").mkdir(parents=True)
+    (run / "config.yaml").write_text(
+        "model: {pretrained_model_name_or_path: base}\ndata: {max_sequence_length: 12}\n"
+    )
+    (run / "exported.json").write_text('{"step": 7}')
+    expected = sampler.Trained(run / "controlnet", Path("base"), 12)
+    assert sampler.find(run) == expected
+    (run / "controlnet" / "config.json").write_text("{}")
+    assert sampler.find(run / "controlnet") == sampler.Trained(run / "controlnet", None)
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        ("runs/nothing", r"runs/nothing does not exist; give the folder of a run"),
+        ("", r"no run that tells the base model\. Give its folder: --base FOLDER"),
+        ("--base benchmarks", r"--base, benchmarks, is not the folder of a pipeline"),
+        ("--base b --scales 1", r"--scales: without RUN"),
+        ("run --lora run", r"RUN and --lora: one of them"),
+        ("run --size 60", r"--size: a multiple of 16"),
+        ("run --samples 1", r"--samples: at least 2"),
+        ("run --steps 0", r"--steps: at least 1"),
+        ("run --grid nowhere/grid.png", r"nowhere/grid\.png: there is no folder nowhere"),
+        ("--curve run", r"run has no checkpoint\. Give the folder"),
+        ("--curve run --json nowhere/a.json", r"there is no folder nowhere"),
+    ],
+)
+def test_what_cannot_be_scored_is_said_in_a_sentence(arguments, said):
+    script = "control"
+    if arguments.startswith("--curve"):
+        script, arguments = "control_curve", arguments.removeprefix("--curve")
+    process = subprocess.run(
+        [sys.executable, f"benchmarks/{script}.py", *arguments.split()],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode in (1, 2)
+    assert re.search(said, process.stderr)
+    assert "Traceback" not in process.stderr and not process.stdout
