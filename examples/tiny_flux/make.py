@@ -14,6 +14,7 @@ What is done stays in WORK: if this is interrupted, the same command goes on.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -35,6 +36,21 @@ DATA_SEED = 1000
 SAMPLES = 16_384
 #: How many pictures the latents are measured on.
 MEASURED = 1024
+
+
+def require_same(work: Path) -> None:
+    """That what is in WORK was made as it would be made now: else the provenance would be wrong."""
+    here = Path(__file__).parent
+    sources = [here / "skeleton.py", here / "vae.yaml", here / "base.yaml", Path(shapes.__file__)]
+    made_with = {"samples": SAMPLES, "seed": DATA_SEED, "measured": MEASURED}
+    made_with |= {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sources}
+    note = work / "made_with.json"
+    if any(work.iterdir()) and (not note.exists() or json.loads(note.read_text()) != made_with):
+        sys.exit(
+            f"{work} holds what was made with other settings than those of {here} now, and cannot "
+            "be gone on with. Give another folder, or remove it."
+        )
+    write_json(note, made_with)
 
 
 def draw_data(work: Path) -> Path:
@@ -159,6 +175,7 @@ def main() -> None:
     work, target = (Path(os.path.relpath(path, ROOT)) for path in (options.work, options.folder))
     os.chdir(ROOT)
     work.mkdir(parents=True, exist_ok=True)
+    require_same(work)
     data, source = draw_data(work), write_skeleton(work)
     about_data = f"data.dataset_name={data}"
     base = "model.pretrained_model_name_or_path="
