@@ -34,7 +34,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import shape_scores
-from benchmarks.sampler import Sampler, base_of, find, script
+from benchmarks.sampler import TOKENS, Sampler, base_of, find, script
 from benchmarks.shape_scores import shapes
 
 #: Of the scenes. The data of the quickstart are drawn with 0, its crosses with 3, and those of its
@@ -73,13 +73,12 @@ def main() -> None:
     run, adapters = (path and find(path) for path in (options.run, options.lora))
     known = run or adapters
     base = base_of(known, options.base)
-    tokens = {} if known is None else {"tokens": known.tokens}
-    settings = dict(steps=options.steps, **tokens)
+    settings = dict(steps=options.steps, tokens=known.tokens if known else TOKENS)
     scenes, controls = held_out(
         options.samples, options.size, options.condition, options.shapes, options.seed
     )
     print(f"{len(scenes)} scenes, {options.condition}, {options.steps} steps")
-    print(f"{'':<22}{'IoU':>8}{'colours':>10}{'shape':>8}")
+    print(heading(""))
     sampler = Sampler(base, run and run.weights, **settings)
     scales = [] if run is None else options.scales or SCALES
     sampled = measure(sampler, scenes, controls, scales)
@@ -195,7 +194,7 @@ def said(
 ) -> Sampled:
     """Score pictures, and print the line."""
     scores = score(pictures, scenes, controlled)
-    print(f"{name:<22}{row(scores)}", flush=True)
+    print(row(name, scores), flush=True)
     return Sampled(name, pictures, controls, scores)
 
 
@@ -215,9 +214,13 @@ def score(
     )
 
 
-def row(scores: Scores) -> str:
+def heading(name: str) -> str:
+    return f"{name:<22}{'IoU':>8}{'colours':>10}{'shape':>8}"
+
+
+def row(name: str, scores: Scores) -> str:
     shape = "" if scores.shape is None else f"{scores.shape:.0%}"
-    return f"{scores.iou:>8.3f}{scores.colours:>10.0%}{shape:>8}"
+    return f"{name:<22}{scores.iou:>8.3f}{scores.colours:>10.0%}{shape:>8}"
 
 
 def write_grid(path: Path, scenes: Sequence[Any], sampled: Sequence[Sampled]) -> None:

@@ -21,6 +21,7 @@ from benchmarks.control import (
     Scores,
     add_common,
     check_common,
+    heading,
     held_out,
     require_folder,
     row,
@@ -54,7 +55,7 @@ def main() -> None:
 
     curves = {}
     for name, run in zip(labels(runs), runs, strict=True):
-        print(f"{name:<22}{'IoU':>8}{'colours':>10}{'shape':>8}")
+        print(heading(name))
         curves[name] = curve_of(run, options)
     if options.json is not None:
         content = {n: {s: vars(found) for s, found in c.items()} for n, c in curves.items()}
@@ -73,11 +74,11 @@ def curve_of(run: Path, options: argparse.Namespace) -> dict[int, Scores]:
     sampler = Sampler(base, first.weights, steps=options.steps, tokens=first.tokens)
     embeddings = sampler.encode([scene.caption for scene in scenes])
     found = {0: score(sampler.sample(embeddings, controls, 0.0), scenes, scenes)}
-    print(f"{'no control':<22}{row(found[0])}", flush=True)
+    print(row("no control", found[0]), flush=True)
     for step in steps:
         sampler.load(find(path_of(run, step)).weights)
         found[step] = score(sampler.sample(embeddings, controls, 1.0), scenes, scenes)
-        print(f"{f'step {step}':<22}{row(found[step])}", flush=True)
+        print(row(f"step {step}", found[step]), flush=True)
     return found
 
 

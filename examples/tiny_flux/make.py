@@ -14,7 +14,6 @@ What is done stays in WORK: if this is interrupted, the same command goes on.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import shutil
@@ -27,7 +26,7 @@ from typing import Any
 import skeleton
 from skeleton import shapes, write_json
 
-from launcher.training import atomic
+from launcher.training import atomic, digests
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -43,7 +42,7 @@ def require_same(work: Path) -> None:
     here = Path(__file__).parent
     sources = [here / "skeleton.py", here / "vae.yaml", here / "base.yaml", Path(shapes.__file__)]
     made_with = {"samples": SAMPLES, "seed": DATA_SEED, "measured": MEASURED}
-    made_with |= {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sources}
+    made_with |= {path.name: digests.of_file(path).hex() for path in sources}
     note = work / "made_with.json"
     if any(work.iterdir()) and (not note.exists() or json.loads(note.read_text()) != made_with):
         sys.exit(

@@ -34,9 +34,10 @@ def import_on_demand(package: str) -> None:
     spec = importlib.util.find_spec(package)
     if spec is None:
         raise ModuleNotFoundError(f"No module named {package!r}", name=package)
-    module = _OnDemand(package)
     assert isinstance(spec.loader, InspectLoader)
-    module.__dict__.update(vars(importlib.util.module_from_spec(spec)))
+    module = importlib.util.module_from_spec(spec)
+    module.__class__ = _OnDemand
+    assert isinstance(module, _OnDemand)
     module._read(ast.parse(spec.loader.get_source(package) or ""))
     sys.modules[package] = module
     parent, _, name = package.rpartition(".")

@@ -31,7 +31,7 @@ def test_what_is_as_the_caption_and_the_control_say(scenes, pictures):
     found = control.score(pictures, scenes, scenes)
     assert found.iou > 0.98
     assert found.colours == found.shape == 1.0
-    assert control.row(found).split() == [f"{found.iou:.3f}", "100%", "100%"]
+    assert control.row("one", found).split() == ["one", f"{found.iou:.3f}", "100%", "100%"]
 
 
 def test_what_is_somewhere_else_and_of_another_colour(scenes, pictures):
