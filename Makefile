@@ -1,7 +1,7 @@
 # Everything is set up by the target that needs it:
 #
-#   make quickstart         a small FLUX ControlNet training run on this machine's CPU
-#   make quickstart-lora    the same for LoRA adapters
+#   make quickstart         a FLUX ControlNet that learns to control, on this machine's CPU
+#   make quickstart-lora    LoRA adapters that learn a new shape
 #   make tiny-flux          a small FLUX that paints shapes, from nothing
 #   make test               linters, type check, test suite
 #
@@ -26,20 +26,26 @@ help: ## list the targets
 setup: ## create .venv and install everything, exact versions; does nothing when up to date
 	@PYTHON='$(PYTHON)' VENV='$(VENV)' sh scripts/setup.sh
 
-# $(call train,FOLDER,RECIPE,PACKAGE): every call gets a folder of its own (runs/quickstart,
-# runs/quickstart-2, ...): the launcher does not write into a folder that holds a run, and nobody's
-# earlier run is deleted.
+# $(call train,FOLDER,RECIPE,PACKAGE,MEASURED): trains, scores what has been learned, writes the
+# report. MEASURED: how benchmarks/control.py is told what to score. Every call gets a folder of its
+# own (runs/quickstart, runs/quickstart-2, ...): the launcher does not write into a folder that holds
+# a run, and nobody's earlier run is deleted. With ARGS=--dry-run there is nothing to score.
 define train
-@run=runs/$(1); n=1; while [ -e "$$run" ]; do n=$$((n + 1)); run=runs/$(1)-$$n; done; \
-set -x; $(BIN)/launcher --recipe $(2) \
-    --config $(3)/configs/quickstart.yaml output_dir=$$run $(ARGS)
+@set -e; run=runs/$(1); n=1; while [ -e "$$run" ]; do n=$$((n + 1)); run=runs/$(1)-$$n; done; \
+set -x; \
+$(BIN)/launcher --recipe $(2) --config $(3)/configs/quickstart.yaml $(ARGS) output_dir=$$run; \
+[ -e $$run/exported.json ] || exit 0; \
+$(BIN)/python benchmarks/control.py $(4) --grid $$run/control.png --json $$run/control.json; \
+$(BIN)/launcher report $$run; \
+{ set +x; } 2>/dev/null; \
+echo "To look at: $$run/control.png (controls and pictures), $$run/report.html (the run)"
 endef
 
-quickstart: setup ## train a tiny FLUX ControlNet on the CPU, into runs/quickstart
-	$(call train,quickstart,flux_controlnet,flux_controlnet_plugin)
+quickstart: setup ## teach a small FLUX to paint shapes where a ControlNet tells, into runs/quickstart
+	$(call train,quickstart,flux_controlnet,flux_controlnet_plugin,$$run)
 
-quickstart-lora: setup ## train LoRA adapters of a tiny FLUX on the CPU, into runs/quickstart-lora
-	$(call train,quickstart-lora,flux_lora_dreambooth,flux_lora_plugin)
+quickstart-lora: setup ## teach it a new shape by LoRA adapters, into runs/quickstart-lora
+	$(call train,quickstart-lora,flux_lora_dreambooth,flux_lora_plugin,--shapes cross --lora $$run)
 
 tiny-flux: setup ## train a small FLUX that paints shapes from nothing, for hours; goes on if interrupted
 	$(BIN)/python examples/tiny_flux/make.py runs/tiny-flux runs/tiny-flux-shapes

@@ -5,8 +5,9 @@
 1. Pictures of shapes are drawn (examples/quickstart/shapes.py).
 2. An untrained FLUX.1 pipeline of a small size is written (skeleton.py).
 3. Its VAE is trained: `launcher --recipe autoencoder`, which examples/autoencoder_recipe brings.
-4. Its transformer is trained: `launcher --recipe flux_controlnet`, with the variant full_finetune.
-5. Everything is put together in FOLDER, VAE and transformer in bfloat16 as FLUX.1-dev's are.
+4. Its decoder is trained further, on pictures only (decoder_only.py).
+5. Its transformer is trained: `launcher --recipe flux_controlnet`, with the variant full_finetune.
+6. Everything is put together in FOLDER, VAE and transformer in bfloat16 as FLUX.1-dev's are.
 
 What is done stays in WORK: if this is interrupted, the same command goes on.
 """
@@ -40,7 +41,8 @@ MEASURED = 1024
 def require_same(work: Path) -> None:
     """That what is in WORK was made as it would be made now: else the provenance would be wrong."""
     here = Path(__file__).parent
-    sources = [here / "skeleton.py", here / "vae.yaml", here / "base.yaml", Path(shapes.__file__)]
+    names = ("skeleton.py", "vae.yaml", "decoder_only.py", "decoder.yaml", "base.yaml")
+    sources = [*(here / name for name in names), Path(shapes.__file__)]
     made_with = {"samples": SAMPLES, "seed": DATA_SEED, "measured": MEASURED}
     made_with |= {path.name: digests.of_file(path).hex() for path in sources}
     note = work / "made_with.json"
@@ -83,15 +85,14 @@ def install_recipe(work: Path) -> Path:
     return folder
 
 
-def train(run: Path, *arguments: str, path: Path | None = None) -> Path:
+def train(run: Path, *arguments: str, path: Path) -> Path:
     """Train by the launcher, or go on with it, until the run is over; returns its folder."""
     if not (run / "exported.json").exists():
         again = ["--resume", "latest"] if any(run.glob("checkpoint-*")) else []
         if not again and run.exists():
             shutil.rmtree(run)  # it was interrupted before its first checkpoint
-        environment = dict(os.environ)
-        if path is not None:
-            environment["PYTHONPATH"] = f"{path}{os.pathsep}{environment.get('PYTHONPATH', '')}"
+        paths = filter(None, [str(path), os.environ.get("PYTHONPATH")])
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
         command = [sys.executable, "-m", "launcher", *arguments, f"output_dir={run}", *again]
         subprocess.run(command, check=True, env=environment, cwd=ROOT)
     return run
@@ -133,12 +134,14 @@ def assemble(pipeline: Path, runs: dict[str, Path], target: Path) -> None:
     """The finished pipeline with its provenance, in the place of an earlier one."""
     with atomic.folder(target, replace=True) as new:
         shutil.copytree(pipeline, new, dirs_exist_ok=True)
-        shutil.copytree(
-            runs["base"] / "ema" / "transformer", new / "transformer", dirs_exist_ok=True
-        )
+        for name, part in (("decoder", "vae"), ("base", "transformer")):
+            shutil.copytree(runs[name] / "ema" / part, new / part, dirs_exist_ok=True)
         (new / "provenance").mkdir()
         for name, run in runs.items():
-            shutil.copy(run / "config.yaml", new / "provenance" / f"{name}.yaml")
+            config = (run / "config.yaml").read_text(encoding="utf-8")
+            # Variants stand there by their absolute paths.
+            config = config.replace(f"{ROOT}{os.sep}", "")
+            (new / "provenance" / f"{name}.yaml").write_text(config, encoding="utf-8")
         about = {
             "made_by": "make tiny-flux",
             "data": {"samples": SAMPLES, "seed": DATA_SEED, "size": 64},
@@ -176,22 +179,22 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     require_same(work)
     data, source = draw_data(work), write_skeleton(work)
-    about_data = f"data.dataset_name={data}"
-    base = "model.pretrained_model_name_or_path="
-    vae = train(
-        work / "run-vae",
-        *("--recipe", "autoencoder", "--config", "examples/tiny_flux/vae.yaml"),
-        *(about_data, f"{base}{source}"),
-        path=install_recipe(work),
-    )
+    recipes = install_recipe(work)
+
+    def run(name: str, recipe: str, pipeline: Path, *more: str) -> Path:
+        return train(
+            work / f"run-{name}",
+            *("--recipe", recipe, "--config", f"examples/tiny_flux/{name}.yaml"),
+            *(f"data.dataset_name={data}", f"model.pretrained_model_name_or_path={pipeline}"),
+            *more,
+            path=recipes,
+        )
+
+    vae = run("vae", "autoencoder", source)
     pipeline = join_vae(work, source, vae, data)
-    variant = "examples/variants/full_finetune.py"
-    transformer = train(
-        work / "run-base",
-        *("--recipe", "flux_controlnet", "--config", "examples/tiny_flux/base.yaml", "-p", variant),
-        *(about_data, f"{base}{pipeline}"),
-    )
-    assemble(pipeline, {"vae": vae, "base": transformer}, target)
+    decoder = run("decoder", "autoencoder", pipeline, "-p", "examples/tiny_flux/decoder_only.py")
+    base = run("base", "flux_controlnet", pipeline, "-p", "examples/variants/full_finetune.py")
+    assemble(pipeline, {"vae": vae, "decoder": decoder, "base": base}, target)
     print(f"the pipeline is {options.folder}")
 
 

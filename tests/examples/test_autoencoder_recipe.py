@@ -77,6 +77,18 @@ def test_it_learns_and_exports_a_vae_for_diffusers(run):
     assert config["_class_name"] == "AutoencoderKL" and config["latent_channels"] == 16
 
 
+def test_with_decoder_only_it_leaves_the_encoder_alone(installed, tmp_path):
+    variant = ROOT / "examples" / "tiny_flux" / "decoder_only.py"
+    settings = (*SETTINGS, "-p", str(variant), f"output_dir={tmp_path / 'run'}")
+    process = launch(installed, *settings, "max_train_steps=3")
+    assert process.returncode == 0, process.stderr
+    before = load_file(TINY_FLUX / "vae" / "diffusion_pytorch_model.safetensors")
+    for folder in ("vae", "ema/vae"):
+        after = load_file(tmp_path / "run" / folder / "diffusion_pytorch_model.safetensors")
+        changed = {name for name in before if not np.array_equal(after[name], before[name])}
+        assert changed == {name for name in before if name.startswith("decoder.")}
+
+
 @pytest.mark.parametrize(
     "setting, message",
     [

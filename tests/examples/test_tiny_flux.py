@@ -1,14 +1,19 @@
-"""Making the quickstart's base model: what is done is gone on with, and only that."""
+"""Making the quickstart's base model: what is done is gone on with, and only that. The one that is
+shipped is what is made."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples" / "tiny_flux"))
 
 import make
+
+SHIPPED = Path(__file__).resolve().parents[2] / "examples" / "quickstart" / "tiny-flux-shapes"
 
 
 def test_what_was_made_with_the_same_settings_is_gone_on_with(tmp_path):
@@ -29,3 +34,25 @@ def test_nor_what_tells_nothing_of_itself(tmp_path):
     (tmp_path / "data").mkdir()
     with pytest.raises(SystemExit, match="made with other settings"):
         make.require_same(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["vae", "decoder", "base"])
+def test_the_shipped_model_was_trained_with_these_settings(name):
+    used = yaml.safe_load((SHIPPED / "provenance" / f"{name}.yaml").read_text())
+    settings = yaml.safe_load((Path(make.__file__).parent / f"{name}.yaml").read_text())
+    settings["train"]["learning_rate"] = float(
+        settings["train"]["learning_rate"]
+    )  # YAML: 1e-3 is text
+    for section, options in settings.items():
+        assert used[section] | options == used[section]
+    told = json.loads((SHIPPED / "provenance" / "provenance.json").read_text())
+    assert told["data"] == {"samples": make.SAMPLES, "seed": make.DATA_SEED, "size": 64}
+    assert told["runs"][name]["steps"] == settings["train"]["max_train_steps"]
+
+
+def test_the_shipped_model_is_small_and_tells_no_paths():
+    files = [file for file in SHIPPED.rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) < 12e6
+    for file in files:
+        if file.parent.name == "provenance":
+            assert not re.search(r"(^|[\s\"'=])/\w", file.read_text()), file
