@@ -40,7 +40,7 @@ from benchmarks.shape_scores import shapes
 #: Of the scenes. The data of the quickstart are drawn with 0, its crosses with 3, and those of its
 #: base model with 1000.
 SEED = 2000
-GRID = 8  # scenes in the picture
+GRID = 5  # scenes in the picture
 SCALES = (0.5, 0.7, 1.0)
 
 
