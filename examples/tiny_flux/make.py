@@ -184,15 +184,15 @@ def main() -> None:
     def run(name: str, recipe: str, pipeline: Path, *more: str) -> Path:
         return train(
             work / f"run-{name}",
-            *("--recipe", recipe, "--config", f"examples/tiny_flux/{name}.yaml"),
+            *("--recipe", recipe, *more, "--config", f"examples/tiny_flux/{name}.yaml"),
             *(f"data.dataset_name={data}", f"model.pretrained_model_name_or_path={pipeline}"),
-            *more,
             path=recipes,
         )
 
     vae = run("vae", "autoencoder", source)
     pipeline = join_vae(work, source, vae, data)
-    decoder = run("decoder", "autoencoder", pipeline, "-p", "examples/tiny_flux/decoder_only.py")
+    as_vae = ("--config", "examples/tiny_flux/vae.yaml", "-p", "examples/tiny_flux/decoder_only.py")
+    decoder = run("decoder", "autoencoder", pipeline, *as_vae)
     base = run("base", "flux_controlnet", pipeline, "-p", "examples/variants/full_finetune.py")
     assemble(pipeline, {"vae": vae, "decoder": decoder, "base": base}, target)
     print(f"the pipeline is {options.folder}")
