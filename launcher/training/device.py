@@ -16,8 +16,9 @@ from launcher.training.on_demand import import_on_demand
 def set_up(device: str, device_id: int, mode: str) -> str:
     """Make a device and a mode MindSpore's own, before anything is imported of MindONE or compiled.
 
-    From then on, `x += y` in what is compiled means `x = x + y` (see `in_place`), and of MindONE's
-    transformers only what is used is imported (see `on_demand`).
+    From then on, `x += y` in what is compiled makes a new tensor of `x`'s dtype and changes none in
+    place (see `in_place`), and of MindONE's transformers only what is used is imported (see
+    `on_demand`).
 
     Args:
         device: `auto` (Ascend where there is one, else CPU), `Ascend` or `CPU`.

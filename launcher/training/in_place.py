@@ -1,12 +1,15 @@
-"""Compile `x += y` as `x = x + y`.
+"""Compile `x += y` as `x = (x + y).astype(x.dtype)`, and the other operators alike.
 
 MindSpore 2.10 compiles it, for a tensor, to an operator that changes the tensor in place, and what
 it notes of such an operator outlives the compilation: from then on the process takes every `+=`
 for a side effect, that of two integers too, of which its indexing of tensors is made. Such nodes
 are no longer folded away ("Some side effect nodes were eliminated by mistake"), and some graphs do
 not compile at all ("The pointer[manager] is null"): the gradients of an AutoencoderKL, for one,
-after MindONE's T5 and a block of FLUX. Compiling again does not help. Nothing that is compiled here
-needs the tensor changed in place; what runs operator by operator is left as it is.
+after MindONE's T5 and a block of FLUX. Compiling again does not help.
+
+So a tensor that goes by another name too stays as it is under that one. Integers that meet
+fractions become fractions, and are not cut off to integers. What runs operator by operator is left
+as MindSpore has it.
 """
 
 from __future__ import annotations
@@ -36,29 +39,35 @@ def compile_as_plain() -> None:
             operator.register("Tensor", other)(replacement)
 
 
-# Compiled from source. As in place, the result has the dtype of what it replaces; but quotients of
-# integers are no integers.
+# Compiled from source.
 
 
 def add(x: Any, y: Any) -> Any:
-    return (x + y).astype(x.dtype)
+    return _as_before(x, x + y)
 
 
 def subtract(x: Any, y: Any) -> Any:
-    return (x - y).astype(x.dtype)
+    return _as_before(x, x - y)
 
 
 def multiply(x: Any, y: Any) -> Any:
-    return (x * y).astype(x.dtype)
+    return _as_before(x, x * y)
 
 
 def divide(x: Any, y: Any) -> Any:
-    return (x / y).astype(x.dtype) if x.is_floating_point() else x / y
+    return _as_before(x, x / y)
 
 
 def floor_divide(x: Any, y: Any) -> Any:
-    return (x // y).astype(x.dtype)
+    return _as_before(x, x // y)
 
 
 def remainder(x: Any, y: Any) -> Any:
-    return (x % y).astype(x.dtype)
+    return _as_before(x, x % y)
+
+
+def _as_before(x: Any, result: Any) -> Any:
+    """The result in the dtype of what it replaces, unless that cannot hold it."""
+    if result.is_floating_point() and not x.is_floating_point():
+        return result
+    return result.astype(x.dtype)

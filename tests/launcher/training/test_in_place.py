@@ -31,8 +31,15 @@ def test_half_precision_stays_half_precision():
 
 
 def test_halves_of_integers_are_no_integers():
-    halves = in_place_cells.Halves()(Tensor(np.array([3, 4], np.int32))).asnumpy()
-    np.testing.assert_array_equal(halves, [1.5, 2])
+    for halves in in_place_cells.Halves()(Tensor(np.array([3, 4], np.int32))):
+        np.testing.assert_array_equal(halves.asnumpy(), [1.5, 2])
+
+
+def test_integers_stay_as_wide_as_they_were():
+    x, y = Tensor(np.array([3, 4], np.int32)), Tensor(np.array([1, 2], np.int64))
+    total = in_place_cells.Sum()(x, y)
+    assert total.dtype == ms.int32
+    np.testing.assert_array_equal(total.asnumpy(), [4, 6])
 
 
 def test_what_is_compiled_next_takes_no_integers_for_side_effects(capfd):
