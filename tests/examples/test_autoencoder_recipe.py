@@ -2,11 +2,13 @@
 
 import importlib
 import json
+import re
+import shutil
 import sys
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from tests.examples.test_third_party_recipe import ROOT, copy_of, launch, pip_install, refusal
 
@@ -94,10 +96,32 @@ def test_with_decoder_only_it_leaves_the_encoder_alone(installed, tmp_path):
     [
         ("data.resolution=36", "data.resolution is 36; the autoencoder reduces images by 8"),
         ("mixed_precision=fp16", "precision.mixed_precision is fp16; the autoencoder is trained"),
-        ("image_columns=[picture]", "picture"),
-        ("model.pretrained_model_name_or_path=/nowhere/a/b", "/nowhere/a/b"),
+        ("image_columns=[picture]", "has no column 'picture'"),
+        ("image_columns=[]", "data.image_columns is empty: name at least one column"),
+        ("model.pretrained_model_name_or_path=/nowhere/a/b", "there is no folder '/nowhere/a/b'"),
     ],
 )
 def test_a_mistake_is_explained_before_anything_is_written(installed, tmp_path, setting, message):
-    paragraph = refusal(installed, tmp_path / "run", *SETTINGS, setting)
+    name = setting.partition("=")[0].rpartition(".")[2]
+    others = [other for other in SETTINGS if f"{name}=" not in other]
+    paragraph = refusal(installed, tmp_path / "run", *others, setting)
     assert message in paragraph and "Traceback" not in paragraph
+
+
+def test_a_vae_with_layers_that_would_not_be_trained_is_refused(installed, tmp_path):
+    pipeline = tmp_path / "pipeline"
+    shutil.copytree(TINY_FLUX, pipeline)
+    config = pipeline / "vae" / "config.json"
+    content = json.loads(config.read_text()) | {"use_quant_conv": True, "use_post_quant_conv": True}
+    config.write_text(json.dumps(content))
+    weights = pipeline / "vae" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    for name, channels in (("quant_conv", 32), ("post_quant_conv", 16)):
+        tensors[f"{name}.weight"] = np.zeros((channels, channels, 1, 1), np.float32)
+        tensors[f"{name}.bias"] = np.zeros(channels, np.float32)
+    save_file(tensors, weights)
+    others = [other for other in SETTINGS if not other.startswith("model.")]
+    setting = f"model.pretrained_model_name_or_path={pipeline}"
+    process = launch(installed, *others, setting, f"output_dir={tmp_path / 'run'}")
+    assert process.returncode == 2 and "Traceback" not in process.stderr
+    assert re.search(r"has a convolution between .* with FLUX\.1's VAE\.", process.stderr)

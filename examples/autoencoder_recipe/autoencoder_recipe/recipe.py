@@ -30,6 +30,8 @@ def check_config(config: Config) -> list[str]:
     found = pipeline_folder.problems(
         model.pretrained_model_name_or_path, ["vae"], model.revision, model.variant
     )
+    if not config.data.image_columns:
+        found.append("data.image_columns is empty: name at least one column of images.")
     if side % 8:
         found.append(
             f"data.resolution is {side}; the autoencoder reduces images by 8: give a multiple of "
@@ -50,8 +52,9 @@ def build_dataset(config: Config) -> Any:
     data = config.data
     table = open_table(dataset_name=data.dataset_name, max_train_samples=data.max_train_samples)
     columns = list(dict.fromkeys(data.image_columns))
+    for column in columns:  # by itself: the images of a row may differ in their aspect ratio
+        ImageTextTable(table, image_columns=[column], caption_column=None).check()
     rows = ImageTextTable(table, image_columns=columns, caption_column=None)
-    rows.check()
     return _Images(rows, data.image_columns)
 
 
@@ -73,6 +76,7 @@ class _Images:
 @hookimpl
 def build_models(config: Config, stage: Stage) -> Models:
     from flux_common import loading
+    from launcher.training.errors import UserError
 
     if stage == "precompute":  # nothing to encode with
         return Models()
@@ -80,6 +84,12 @@ def build_models(config: Config, stage: Stage) -> Models:
     with loading.deferred():
         vae = loading.load_vae(
             model.pretrained_model_name_or_path, revision=model.revision, variant=model.variant
+        )
+    if vae.config.use_quant_conv or vae.config.use_post_quant_conv:
+        raise UserError(
+            f"the VAE of {model.pretrained_model_name_or_path} has a convolution between encoder "
+            "and latents (use_quant_conv, use_post_quant_conv), as Stable Diffusion's, which this "
+            "recipe would not train. Give a pipeline with FLUX.1's VAE."
         )
     return Models(vae=vae)
 
