@@ -33,24 +33,22 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import shape_scores
-from benchmarks.sampler import TOKENS, Sampler, base_of, find, script
-from benchmarks.shape_scores import shapes
+from benchmarks.sampler import TOKENS, Sampler, base_of, find, script, size_of
+from benchmarks.scoring import (
+    SEED,
+    Scores,
+    add_common,
+    check_common,
+    heading,
+    held_out,
+    require_writable,
+    row,
+    score,
+)
+from benchmarks.shape_scores import Scene, shapes
 
-#: Of the scenes. The data of the quickstart are drawn with 0, its crosses with 3, and those of its
-#: base model with 1000.
-SEED = 2000
 GRID = 5  # scenes in the picture
 SCALES = (0.5, 0.7, 1.0)
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Means over pictures; see the head of this file."""
-
-    iou: float
-    colours: float
-    shape: float | None
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,9 @@ class Sampled:
 
     Attributes:
         name: of the kind.
-        controls: the control images that they were made with.
+        pictures: uint8 `[N, H, W, 3]`.
+        controls: the control images that they were made with, uint8 `[H, W, 3]` each.
+        scores: of the pictures.
     """
 
     name: str
@@ -74,10 +74,11 @@ def main() -> None:
     known = run or adapters
     base = base_of(known, options.base)
     settings = dict(steps=options.steps, tokens=known.tokens if known else TOKENS)
+    size = size_of(known, options.size)
     scenes, controls = held_out(
-        options.samples, options.size, options.condition, options.shapes, options.seed
+        options.samples, size, options.condition, options.shapes, options.seed
     )
-    print(f"{len(scenes)} scenes, {options.condition}, {options.steps} steps")
+    print(f"{len(scenes)} scenes, {size} x {size}, {options.condition}, {options.steps} steps")
     print(heading(""))
     sampler = Sampler(base, run and run.weights, **settings)
     scales = [] if run is None else options.scales or SCALES
@@ -116,55 +117,23 @@ def read_arguments() -> argparse.Namespace:
     if options.scales is not None and options.run is None:
         parser.error("--scales: without RUN there is no ControlNet to scale")
     check_common(parser, options)
-    for file in (options.grid, options.json):
-        require_folder(parser, file)
+    require_writable(parser, options.grid, picture=True)
+    require_writable(parser, options.json)
     return options
 
 
-def add_common(parser: argparse.ArgumentParser) -> None:
-    """What the scripts that sample have in common."""
-    parser.add_argument("--base", type=Path, help="the pipeline's folder (the run's)")
-    parser.add_argument("--samples", type=int, default=100, help="scenes (100)")
-    parser.add_argument("--size", type=int, default=64, help="side of the pictures (64)")
-    parser.add_argument("--steps", type=int, default=28, help="of the sampler (28)")
-    parser.add_argument("--condition", choices=shapes.CONDITIONS, default="outline")
-
-
-def check_common(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    if options.samples < 2:
-        parser.error("--samples: at least 2; each needs another's control image")
-    if options.size < 16 or options.size % 16:
-        parser.error("--size: a multiple of 16")
-    if options.steps < 1:
-        parser.error("--steps: at least 1")
-
-
-def require_folder(parser: argparse.ArgumentParser, file: Path | None) -> None:
-    """That a file can be written, before hours of work and not after them."""
-    if file is not None and not file.parent.is_dir():
-        parser.error(f"{file}: there is no folder {file.parent}")
-
-
-def held_out(
-    samples: int,
-    size: int,
-    condition: str,
-    names: Sequence[str] = shapes.KNOWN_SHAPES,
-    seed: int = SEED,
-) -> tuple[list[Any], list[np.ndarray]]:
-    """Scenes, and their control images."""
-    scenes = [shapes.draw_scene(index, seed, names) for index in range(samples)]
-    return scenes, [shapes.condition_of(scene, size, condition) for scene in scenes]
-
-
 def measure(
-    sampler: Any, scenes: Sequence[Any], controls: Sequence[np.ndarray], scales: Sequence[float]
+    sampler: Any, scenes: Sequence[Scene], controls: Sequence[np.ndarray], scales: Sequence[float]
 ) -> list[Sampled]:
     """Sample and score; a line for each kind of pictures is printed at once.
 
     Args:
         sampler: see `benchmarks.sampler.Sampler`.
+        scenes, controls: from `held_out`.
         scales: of the ControlNet. Empty: there is none.
+
+    Returns:
+        The kinds in the order of the table's rows.
     """
     size = controls[0].shape[0]
     drawn = [shapes.picture_of(scene, size) for scene in scenes]
@@ -189,8 +158,8 @@ def said(
     name: str,
     pictures: np.ndarray,
     controls: Sequence[np.ndarray],
-    scenes: Sequence[Any],
-    controlled: Sequence[Any],
+    scenes: Sequence[Scene],
+    controlled: Sequence[Scene],
 ) -> Sampled:
     """Score pictures, and print the line."""
     scores = score(pictures, scenes, controlled)
@@ -198,32 +167,7 @@ def said(
     return Sampled(name, pictures, controls, scores)
 
 
-def score(
-    pictures: Sequence[np.ndarray], scenes: Sequence[Any], controlled: Sequence[Any]
-) -> Scores:
-    """Scores of pictures, made of the captions of `scenes` and the control of `controlled`."""
-    overlaps, colours, kinds = [], [], []
-    for picture, scene, control in zip(pictures, scenes, controlled, strict=True):
-        mask = shape_scores.segment(picture)
-        overlaps.append(shape_scores.iou(mask, shapes.mask_of(control, picture.shape[0])))
-        colours.append(shape_scores.colours_of(picture, mask) == (scene.colour, scene.ground))
-        kinds.append(shape_scores.shape_of(mask) == scene.shape)
-    agree = all(scene is control for scene, control in zip(scenes, controlled))
-    return Scores(
-        float(np.mean(overlaps)), float(np.mean(colours)), float(np.mean(kinds)) if agree else None
-    )
-
-
-def heading(name: str) -> str:
-    return f"{name:<22}{'IoU':>8}{'colours':>10}{'shape':>8}"
-
-
-def row(name: str, scores: Scores) -> str:
-    shape = "" if scores.shape is None else f"{scores.shape:.0%}"
-    return f"{name:<22}{scores.iou:>8.3f}{scores.colours:>10.0%}{shape:>8}"
-
-
-def write_grid(path: Path, scenes: Sequence[Any], sampled: Sequence[Sampled]) -> None:
+def write_grid(path: Path, scenes: Sequence[Scene], sampled: Sequence[Sampled]) -> None:
     """A row for each of the first scenes: the control image, then a picture of each kind; before
     those with another control image, that one."""
     from PIL import Image

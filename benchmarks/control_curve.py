@@ -3,8 +3,7 @@
 Scores every checkpoint of a run as control.py does, at conditioning scale 1, and draws the IoU over
 steps; that of the base model without a control stands at step 0. For a curve, let the run keep its
 checkpoints: `checkpointing_steps=200`. Several runs are drawn together. Prints a table; `--plot
-FILE` writes the picture (needs matplotlib: `pip install -c constraints.txt .[plots]`), `--json
-FILE` the figures.
+FILE` writes the picture, `--json FILE` the figures.
 """
 
 from __future__ import annotations
@@ -17,17 +16,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.control import (
+from benchmarks.sampler import Sampler, base_of, find, script, size_of
+from benchmarks.scoring import (
     Scores,
     add_common,
     check_common,
     heading,
     held_out,
-    require_folder,
+    require_writable,
     row,
     score,
 )
-from benchmarks.sampler import Sampler, base_of, find, script
 from launcher.training.checkpoint import path_of, steps_in
 from launcher.training.errors import UserError
 from launcher.verbs.report import labels
@@ -41,10 +40,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
     check_common(parser, options)
-    for file in (options.plot, options.json):
-        require_folder(parser, file)
+    require_writable(parser, options.plot, picture=True)
+    require_writable(parser, options.json)
     if options.plot is not None and importlib.util.find_spec("matplotlib") is None:
-        parser.error("--plot needs matplotlib: pip install -c constraints.txt .[plots]")
+        parser.error("--plot needs matplotlib: pip install matplotlib")
     runs = list(dict.fromkeys(run.expanduser().resolve() for run in options.runs))
     for run in runs:
         if not steps_in(run):
@@ -67,9 +66,9 @@ def main() -> None:
 
 def curve_of(run: Path, options: argparse.Namespace) -> dict[int, Scores]:
     """Scores by step; 0: without a ControlNet. Each is printed at once."""
-    scenes, controls = held_out(options.samples, options.size, options.condition)
     steps = steps_in(run)
     first = find(path_of(run, steps[0]))
+    scenes, controls = held_out(options.samples, size_of(first, options.size), options.condition)
     base = base_of(first, options.base)
     sampler = Sampler(base, first.weights, steps=options.steps, tokens=first.tokens)
     embeddings = sampler.encode([scene.caption for scene in scenes])

@@ -20,9 +20,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.control import add_common, check_common, held_out, score
-from benchmarks.sampler import Sampler, base_of, find, script
+from benchmarks.sampler import Sampler, base_of, find, script, size_of
+from benchmarks.scoring import add_common, check_common, held_out, score
 from benchmarks.torch_environment import torch_python
+from launcher.training.errors import UserError
 
 LIMIT = 2.0  # mean absolute difference, of 255
 IOU_LIMIT = 0.01
@@ -38,27 +39,27 @@ def main() -> None:
     run = find(options.run)
     base = base_of(run, options.base)
 
-    scenes, controls = held_out(options.samples, options.size, options.condition)
+    size = size_of(run, options.size)
+    scenes, controls = held_out(options.samples, size, options.condition)
     captions = [scene.caption for scene in scenes]
     sampler = Sampler(base, run.weights, steps=options.steps, tokens=run.tokens)
     ours = sampler.sample(sampler.encode(captions), controls, 1.0)
-    noise = sampler.noise(len(scenes), options.size)
+    noise = sampler.noise(len(scenes), size)
     from flux_controlnet_plugin.images import Settings
 
     with tempfile.TemporaryDirectory() as folder:
         inputs, output = Path(folder, "inputs.npz"), Path(folder, "pictures.npy")
         np.savez(
             inputs, controls=controls, captions=captions, scale=1.0, steps=options.steps,
-            guidance=Settings(options.size, options.size).guidance_scale, tokens=run.tokens,
+            guidance=Settings(size, size).guidance_scale, tokens=run.tokens,
             **noise,
         )  # fmt: skip
-        subprocess.run(
-            [
-                *(torch_python(), Path(__file__).parent / "reference" / "paint.py"),
-                *(base, run.weights, inputs, output),
-            ],
-            check=True,
-        )
+        paint = (torch_python(), Path(__file__).parent / "reference" / "paint.py")
+        if subprocess.run([*paint, base, run.weights, inputs, output]).returncode:
+            raise UserError(
+                "diffusers did not paint; what it says is above. Its environment is .venv-torch: "
+                "remove it, and it is installed anew."
+            )
         theirs = np.load(output)
     apart = np.abs(ours.astype(int) - theirs).reshape(len(ours), -1)
     overlaps = [score(pictures, scenes, scenes).iou for pictures in (ours, theirs)]
@@ -75,7 +76,7 @@ def main() -> None:
         f"{overlaps[1]:.4f} (limit {IOU_LIMIT:g} apart)"
     )
     print(json.dumps(results))
-    sys.exit(apart.mean() > LIMIT or abs(overlaps[0] - overlaps[1]) > IOU_LIMIT)
+    sys.exit(int(apart.mean() > LIMIT or abs(overlaps[0] - overlaps[1]) > IOU_LIMIT))
 
 
 if __name__ == "__main__":

@@ -38,18 +38,21 @@ class Trained:
         weights: the folder of the ControlNet, or of the adapters; or their file.
         base: its base model, if it is known.
         tokens: T5's, of a prompt.
+        size: side of the square pictures that it was trained on, in pixels; None: they were not
+            square, or it is not known.
     """
 
     weights: Path
     base: Path | None
     tokens: int = TOKENS
+    size: int | None = None
 
 
 def find(given: Path) -> Trained:
     """The newest of a run, finished or not; a checkpoint; or weights by themselves.
 
     Raises:
-        UserError: there is nothing of the kind.
+        UserError: there is nothing of the kind, or it is of a recipe that knows no captions.
     """
     if given.is_file():
         return Trained(given, None)
@@ -59,8 +62,16 @@ def find(given: Path) -> Trained:
     if found.config is None:
         return Trained(weights, None)
     config = yaml.safe_load(found.config.read_text(encoding="utf-8"))
-    base = Path(config["model"]["pretrained_model_name_or_path"])
-    return Trained(weights, base, config["data"]["max_sequence_length"])
+    data, base = config["data"], Path(config["model"]["pretrained_model_name_or_path"])
+    if "max_sequence_length" not in data:
+        raise UserError(
+            f"{given} is of the recipe {config.get('recipe')}, which trains nothing that paints "
+            "captions. Give a run of flux_controlnet, or with --lora one of flux_lora_dreambooth."
+        )
+    size = data["resolution"]
+    if isinstance(size, list):
+        size = size[0] if len(set(size)) == 1 else None
+    return Trained(weights, base, data["max_sequence_length"], size)
 
 
 def base_of(trained: Trained | None, given: Path | None) -> Path:
@@ -76,6 +87,11 @@ def base_of(trained: Trained | None, given: Path | None) -> Path:
         where = "--base" if given else "the run's base model"
         raise UserError(f"{where}, {base}, is not the folder of a pipeline (model_index.json).")
     return base
+
+
+def size_of(trained: Trained | None, given: int | None) -> int:
+    """The side of pictures: the one that was given, or else that of the run, or else 64."""
+    return given or (trained and trained.size) or 64
 
 
 class Sampler:
@@ -135,7 +151,8 @@ class Sampler:
         read_into(parameters, sorted(controlnet.glob("*.safetensors")))
 
     def encode(self, captions: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """What `Painter.paint` takes of each."""
+        """Of each caption what `Painter.paint` takes: float32 `[tokens, joint_attention_dim]` and
+        `[pooled_projection_dim]`."""
         from flux_common.prompts import encode_clip, encode_t5, tokenize
 
         parts = self._encoders
@@ -147,7 +164,16 @@ class Sampler:
     def sample(
         self, embeddings: Sequence[Any], controls: Sequence[np.ndarray], scale: float
     ) -> np.ndarray:
-        """uint8 `[N, H, W, 3]`. The noise of picture `i` is always the same."""
+        """Pictures of captions and controls. The noise of picture `i` is always the same.
+
+        Args:
+            embeddings: from `encode`, one for each control.
+            controls: uint8 `[H, W, 3]` each, all of one size.
+            scale: that the ControlNet's outputs are multiplied by.
+
+        Returns:
+            uint8 `[N, H, W, 3]`.
+        """
         from flux_controlnet_plugin.images import Settings
 
         made = []

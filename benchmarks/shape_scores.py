@@ -18,6 +18,7 @@ from scipy import ndimage
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples" / "quickstart"))
 
 import shapes
+from shapes import Scene
 
 #: Width of the frame of a picture that is taken for background, in pixels.
 FRAME = 3
@@ -51,14 +52,21 @@ def segment(picture: np.ndarray) -> np.ndarray:
 
 
 def iou(one: np.ndarray, other: np.ndarray) -> float:
-    """Intersection over union of two masks; 0 where both are empty."""
+    """Intersection over union of two masks, bool `[H, W]`; 0 where both are empty."""
     union = np.count_nonzero(one | other)
     return np.count_nonzero(one & other) / union if union else 0.0
 
 
 def colours_of(picture: np.ndarray, mask: np.ndarray) -> tuple[str | None, str | None]:
-    """The names of the shape's colour and of the background's, of `shapes.COLOURS`. None: no colour
-    that has a name is near, or there is no shape."""
+    """The names of the shape's colour and of the background's, of `shapes.COLOURS`.
+
+    Args:
+        picture: uint8 `[H, W, 3]`.
+        mask: bool `[H, W]`, from `segment`.
+
+    Returns:
+        None for a colour that no named one is near, and for the shape's if there is none.
+    """
     values = picture.astype(np.float64)
     ground = _nearest(_median(values[_frame(mask.shape)]))
     return (_nearest(_median(values[mask])) if mask.any() else None), ground
@@ -69,6 +77,9 @@ def shape_of(mask: np.ndarray) -> str | None:
     and in the same place. None: the mask is empty, or none overlaps it by more than 0.7.
 
     The mask's largest part counts for place and size: a single pixel elsewhere moves neither.
+
+    Args:
+        mask: bool `[H, H]`, from `segment`.
     """
     if not mask.any():
         return None
@@ -82,7 +93,7 @@ def shape_of(mask: np.ndarray) -> str | None:
         box = _box(name)
         radius = max((bottom - top) / box[0], (right - left) / box[1]) / size
         x, y = (left + right) / 2 / size, (top + bottom) / 2 / size
-        drawn = shapes.Scene(name, "white", "plain", "black", x, y, radius)
+        drawn = Scene(name, "white", "plain", "black", x, y, radius)
         overlaps[name] = iou(mask, shapes.mask_of(drawn, size))
     best = max(overlaps, key=lambda name: overlaps[name])
     return best if overlaps[best] > 0.7 else None
@@ -91,7 +102,7 @@ def shape_of(mask: np.ndarray) -> str | None:
 @functools.cache
 def _box(name: str) -> tuple[float, float]:
     """Height and width of a shape of radius 1."""
-    mask = shapes.mask_of(shapes.Scene(name, "white", "plain", "black", 0.5, 0.5, 0.25), 400)
+    mask = shapes.mask_of(Scene(name, "white", "plain", "black", 0.5, 0.5, 0.25), 400)
     return np.ptp(np.nonzero(mask)[0]) / 100, np.ptp(np.nonzero(mask)[1]) / 100
 
 

@@ -127,7 +127,16 @@ class Painter:
         controls: Sequence[np.ndarray],
         settings: Settings,
     ) -> np.ndarray:
-        """What `paint_all` decodes: float32 `[B, C, height / 8, width / 8]`, normalised."""
+        """What `paint_all` decodes, of the same arguments.
+
+        Returns:
+            float32 `[B, C, height / 8, width / 8]`, normalised.
+
+        Raises:
+            ValueError: there are not as many embeddings as control images.
+        """
+        if len(embeddings) != len(controls):
+            raise ValueError(f"{len(embeddings)} embeddings for {len(controls)} control images")
         import mindspore as ms
         import numpy as np
 

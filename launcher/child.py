@@ -88,6 +88,27 @@ def run(verb: str, arguments: Sequence[str], task: str, way_out: str) -> dict[st
     return known
 
 
+def foreground(command: Sequence[str], **options: Any) -> int:
+    """Run a command that answers Ctrl-C by itself, and wait for its end, however long that takes.
+
+    `subprocess.run` kills what has not ended a quarter of a second after Ctrl-C, in the middle of
+    saving what it has trained.
+
+    Args:
+        command: of a process in this one's terminal, where Ctrl-C reaches both.
+        options: of `subprocess.run`.
+
+    Returns:
+        Its exit code, as shells have it: 128 and a signal's number if that has ended it.
+    """
+    before = signal.signal(signal.SIGINT, lambda *_: None)  # what it runs has the default again
+    try:
+        status = subprocess.run(command, **options).returncode
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return status if status >= 0 else 128 - status
+
+
 def _listen(process: subprocess.Popen[bytes], reader: int) -> dict[str, Any]:
     """What the child tells until it ends. A process that it forked may keep the pipe open after
     its death, so the end of the pipe is not waited for."""

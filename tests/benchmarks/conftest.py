@@ -21,7 +21,7 @@ def parity():
 
 @pytest.fixture(scope="session")
 def reference_dir(data_dir, tiny_flux, tmp_path_factory):
-    """All committed cases beside the quickstart's pipeline, which they were made with."""
+    """All committed cases beside tests/data/tiny-flux, which they were made with."""
     folder = tmp_path_factory.mktemp("reference")
     for name in ("parity", "parity_lora"):
         shutil.copytree(data_dir / name, folder, dirs_exist_ok=True)

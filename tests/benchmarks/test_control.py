@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import control, control_curve, sampler
+from benchmarks import control, control_curve, sampler, scoring
 from benchmarks.shape_scores import shapes
+from launcher.training.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -19,7 +20,7 @@ SIZE = 64
 
 @pytest.fixture(scope="module")
 def scenes():
-    return [shapes.draw_scene(index, control.SEED) for index in range(30)]
+    return [shapes.draw_scene(index, scoring.SEED) for index in range(30)]
 
 
 @pytest.fixture(scope="module")
@@ -28,23 +29,23 @@ def pictures(scenes):
 
 
 def test_what_is_as_the_caption_and_the_control_say(scenes, pictures):
-    found = control.score(pictures, scenes, scenes)
+    found = scoring.score(pictures, scenes, scenes)
     assert found.iou > 0.98
     assert found.colours == found.shape == 1.0
-    assert control.row("one", found).split() == ["one", f"{found.iou:.3f}", "100%", "100%"]
+    assert scoring.row("one", found).split() == ["one", f"{found.iou:.3f}", "100%", "100%"]
 
 
 def test_what_is_somewhere_else_and_of_another_colour(scenes, pictures):
     others = [*scenes[1:], scenes[0]]
-    found = control.score([*pictures[1:], pictures[0]], scenes, others)
+    found = scoring.score([*pictures[1:], pictures[0]], scenes, others)
     assert found.iou > 0.98  # it is where the other's control has it
     assert found.colours < 0.2 and found.shape is None
-    assert control.score(pictures, scenes, others).iou < 0.4
+    assert scoring.score(pictures, scenes, others).iou < 0.4
 
 
 def test_an_empty_picture(scenes):
     empty = [np.full((SIZE, SIZE, 3), 90, np.uint8)] * len(scenes)
-    assert control.score(empty, scenes, scenes) == control.Scores(0.0, 0.0, 0.0)
+    assert scoring.score(empty, scenes, scenes) == scoring.Scores(0.0, 0.0, 0.0)
 
 
 class Obedient:
@@ -111,7 +112,6 @@ def test_the_grid_shows_each_picture_beside_what_it_was_made_with(
 
 
 def test_the_curves_are_drawn(tmp_path):
-    pytest.importorskip("matplotlib")
     control_curve.plot({"one": {0: 0.2, 200: 0.5}, "two": {0: 0.2}}, tmp_path / "curves.png")
     assert Image.open(tmp_path / "curves.png").size == (900, 450)
 
@@ -119,14 +119,26 @@ def test_the_curves_are_drawn(tmp_path):
 def test_what_a_run_has_trained(tmp_path):
     run = tmp_path / "run"
     (run / "controlnet").mkdir(parents=True)
-    (run / "config.yaml").write_text(
-        "model: {pretrained_model_name_or_path: base}\ndata: {max_sequence_length: 12}\n"
-    )
     (run / "exported.json").write_text('{"step": 7}')
-    expected = sampler.Trained(run / "controlnet", Path("base"), 12)
-    assert sampler.find(run) == expected
+    for resolution, size in (("64", 64), ("[32, 32]", 32), ("[32, 64]", None), ("null", None)):
+        (run / "config.yaml").write_text(
+            "model: {pretrained_model_name_or_path: base}\n"
+            f"data: {{max_sequence_length: 12, resolution: {resolution}}}\n"
+        )
+        assert sampler.find(run) == sampler.Trained(run / "controlnet", Path("base"), 12, size)
     (run / "controlnet" / "config.json").write_text("{}")
     assert sampler.find(run / "controlnet") == sampler.Trained(run / "controlnet", None)
+
+
+def test_what_paints_no_captions(tmp_path):
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "exported.json").write_text('{"step": 7}')
+    (tmp_path / "config.yaml").write_text(
+        "recipe: autoencoder\nmodel: {pretrained_model_name_or_path: base}\n"
+        "data: {resolution: 64}\n"
+    )
+    with pytest.raises(UserError, match="of the recipe autoencoder, which trains nothing that"):
+        sampler.find(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -141,6 +153,9 @@ def test_what_a_run_has_trained(tmp_path):
         ("run --samples 1", r"--samples: at least 2"),
         ("run --steps 0", r"--steps: at least 1"),
         ("run --grid nowhere/grid.png", r"nowhere/grid\.png: there is no folder nowhere"),
+        ("run --grid tests", r"tests is a folder; give the name of a file"),
+        ("run --json tests", r"tests is a folder; give the name of a file"),
+        ("run --grid grid", r"grid: give a name that ends as a picture's does, such as grid\.png"),
         ("--curve run", r"run has no checkpoint\. Give the folder"),
         ("--curve run --json nowhere/a.json", r"there is no folder nowhere"),
     ],

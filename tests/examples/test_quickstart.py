@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples" / "tiny_
 
 import make
 
-from benchmarks.control import SEED, held_out
+from benchmarks.scoring import SEED, held_out
 from benchmarks.shape_scores import shapes
 from flux_lora_plugin.data import build_dreambooth_dataset
 

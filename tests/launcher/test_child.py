@@ -194,3 +194,41 @@ def test_a_process_that_it_forked_and_that_lives_on_is_not_waited_for(program, t
             run()
     finally:
         os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+
+
+def test_in_the_foreground_a_command_answers_ctrl_c_by_itself(tmp_path):
+    """It takes a second for that, and is not killed meanwhile; the caller lives on."""
+    (tmp_path / "command.py").write_text(
+        textwrap.dedent("""
+            import signal, sys, time
+
+            def save(*_):
+                time.sleep(1)
+                print("saved", flush=True)
+                sys.exit(130)
+
+            signal.signal(signal.SIGINT, save)
+            print("ready", flush=True)
+            time.sleep(60)
+        """)
+    )
+    caller = textwrap.dedent("""
+        import signal, sys
+        from launcher import child
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        print("ended with", child.foreground([sys.executable, "command.py"]), flush=True)
+        print("killed by", child.foreground(["sh", "-c", "kill -9 $$"]) - 128)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    """)
+    process = subprocess.Popen(
+        [sys.executable, "-c", caller],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout.readline() == "ready\n"
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    said, _ = process.communicate(timeout=30)
+    assert said.splitlines() == ["saved", "ended with 130", "killed by 9"]

@@ -1,0 +1,130 @@
+"""Scores of pictures that were made for scenes of shapes: which scenes, how, and as a table.
+
+What is measured is said at the head of control.py. Also the options that the scripts have in common
+that sample.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from benchmarks import shape_scores
+from benchmarks.shape_scores import Scene, shapes
+
+#: Of the scenes. The data of the quickstart are drawn with 0, its crosses with 3, and those of its
+#: base model with 1000.
+SEED = 2000
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of several pictures.
+
+    Attributes:
+        iou: mean of the intersection over union of the shape that was drawn and the control's.
+        colours: share of pictures whose shape and background have the caption's colours.
+        shape: share of pictures with the caption's shape; None where the control may have another.
+    """
+
+    iou: float
+    colours: float
+    shape: float | None
+
+
+def held_out(
+    samples: int,
+    size: int,
+    condition: str,
+    names: Sequence[str] = shapes.KNOWN_SHAPES,
+    seed: int = SEED,
+) -> tuple[list[Scene], list[np.ndarray]]:
+    """Scenes that nothing was trained on.
+
+    Args:
+        samples: how many.
+        size: side of the control images in pixels.
+        condition: one of `shapes.CONDITIONS`.
+        names: of the shapes, of `shapes.SHAPES`.
+
+    Returns:
+        The scenes; and their control images, uint8 `[size, size, 3]` each.
+    """
+    scenes = [shapes.draw_scene(index, seed, names) for index in range(samples)]
+    return scenes, [shapes.condition_of(scene, size, condition) for scene in scenes]
+
+
+def score(
+    pictures: Sequence[np.ndarray], scenes: Sequence[Scene], controlled: Sequence[Scene]
+) -> Scores:
+    """Score pictures.
+
+    Args:
+        pictures: uint8 `[H, W, 3]` each, with `H` and `W` equal.
+        scenes: those whose captions the pictures were made from, one each.
+        controlled: those whose control images they were made with, or are compared with.
+
+    Raises:
+        ValueError: there are not as many of one as of another.
+    """
+    overlaps, colours, kinds = [], [], []
+    for picture, scene, control in zip(pictures, scenes, controlled, strict=True):
+        mask = shape_scores.segment(picture)
+        overlaps.append(shape_scores.iou(mask, shapes.mask_of(control, picture.shape[0])))
+        colours.append(shape_scores.colours_of(picture, mask) == (scene.colour, scene.ground))
+        kinds.append(shape_scores.shape_of(mask) == scene.shape)
+    agree = all(scene is control for scene, control in zip(scenes, controlled, strict=True))
+    return Scores(
+        float(np.mean(overlaps)), float(np.mean(colours)), float(np.mean(kinds)) if agree else None
+    )
+
+
+def heading(name: str) -> str:
+    return f"{name:<22}{'IoU':>8}{'colours':>10}{'shape':>8}"
+
+
+def row(name: str, scores: Scores) -> str:
+    shape = "" if scores.shape is None else f"{scores.shape:.0%}"
+    return f"{name:<22}{scores.iou:>8.3f}{scores.colours:>10.0%}{shape:>8}"
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """What the scripts that sample have in common."""
+    parser.add_argument("--base", type=Path, help="the pipeline's folder (the run's)")
+    parser.add_argument("--samples", type=int, default=100, help="scenes (100)")
+    parser.add_argument("--size", type=int, help="side of the pictures (the run's; 64)")
+    parser.add_argument("--steps", type=int, default=28, help="of the sampler (28)")
+    parser.add_argument("--condition", choices=shapes.CONDITIONS, default="outline")
+
+
+def check_common(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if options.samples < 2:
+        parser.error("--samples: at least 2; each needs another's control image")
+    if options.size is not None and (options.size < 16 or options.size % 16):
+        parser.error("--size: a multiple of 16")
+    if options.steps < 1:
+        parser.error("--steps: at least 1")
+
+
+def require_writable(
+    parser: argparse.ArgumentParser, file: Path | None, *, picture: bool = False
+) -> None:
+    """That a file can be written, said before hours of work and not after them.
+
+    Args:
+        file: None: nothing is to be written.
+        picture: whether its name has to end as a picture's, which decides on the format.
+    """
+    if file is None:
+        return
+    if not file.parent.is_dir():
+        parser.error(f"{file}: there is no folder {file.parent}")
+    if file.is_dir():
+        parser.error(f"{file} is a folder; give the name of a file")
+    if picture and file.suffix.lower() not in Image.registered_extensions():
+        parser.error(f"{file}: give a name that ends as a picture's does, such as {file}.png")
