@@ -25,7 +25,7 @@ def test_function_and_gradient(name, dtype, tolerance, run_functions, reference)
 
 @pytest.mark.parametrize("size", [8, 16])
 def test_the_gradient_of_padding_returns_however_often(graph_mode, size):
-    """MindSpore's own did not, from call `size + 1` on."""
+    """MindSpore's own did not, from about as many calls on as the image is high."""
     import mindspore as ms
 
     from tests.launcher.cpu import cells
