@@ -6,8 +6,8 @@
 #   make test               linters, type check, test suite
 #
 # Variables: PYTHON (the interpreter for the environment), VENV (its folder),
-# ARGS (extra arguments for the launcher in quickstart, for pytest in test), JOBS (how many tests
-# run at a time).
+# ARGS (extra arguments: for the launcher in quickstart and quickstart-lora, for pytest in test), JOBS
+# (how many tests run at a time).
 
 PYTHON ?=
 VENV ?= .venv

@@ -198,6 +198,7 @@ def make_data(
 
 
 def _write_folder(folder: Path, drawn: Iterable[tuple[np.ndarray, np.ndarray, str]]) -> None:
+    """The metadata last: without them, nothing is taken for a data set that was only begun."""
     for name in ("images", "conditioning_images"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     rows = []
@@ -229,7 +230,9 @@ def _write_parquet(path: Path, drawn: Iterable[tuple[np.ndarray, np.ndarray, str
         image=datasets.Image(), conditioning_image=datasets.Image(), text=datasets.Value("string")
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    datasets.Dataset.from_list(rows, features).to_parquet(path)
+    partial = path.with_name(f"{path.name}.partial")  # such a name is not read as data
+    datasets.Dataset.from_list(rows, features).to_parquet(partial)
+    partial.replace(path)
 
 
 def main() -> None:
@@ -249,6 +252,13 @@ def main() -> None:
         "--shapes", nargs="+", choices=SHAPES, default=KNOWN_SHAPES, help="which shapes to draw"
     )
     options = parser.parse_args()
+    if options.samples < 1:
+        parser.error("--samples: at least 1")
+    if options.size < 16:
+        parser.error("--size: at least 16")
+    target = options.target
+    if target.is_file() or (target.is_dir() and any(target.iterdir())):
+        parser.error(f"{target} is there already; give a new name, or remove it")
     make_data(
         options.target,
         options.samples,

@@ -24,7 +24,7 @@ def import_on_demand(package: str) -> None:
     imported is left as it is.
 
     Args:
-        package: its full name, of a package in another, which is imported; written in Python.
+        package: the full name of a package in another that can be imported; written in Python.
 
     Raises:
         ModuleNotFoundError: there is none of this name.

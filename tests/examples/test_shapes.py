@@ -1,6 +1,9 @@
 """The pictures of shapes: each is what its caption says, and its control image shows where."""
 
 import itertools
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from benchmarks.shape_scores import shapes
 from flux_controlnet_plugin.data import build_controlnet_dataset
 
 SIZE = 64
+SCRIPT = Path(shapes.__file__)
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +104,21 @@ def test_the_recipe_reads_what_is_written(form, tmp_path):
             (sample.condition, shapes.condition_of(scene, 32, kind)),
         ):
             np.testing.assert_allclose((np.moveaxis(pixels, 0, 2) + 1) * 127.5, drawn, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        ("new --samples 0", "--samples: at least 1"),
+        ("new --size 0", "--size: at least 16"),
+        ("full", "full is there already; give a new name, or remove it"),
+        ("full/train.parquet", "full/train.parquet is there already"),
+    ],
+)
+def test_what_cannot_be_drawn_is_said_and_nothing_written(arguments, said, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "train.parquet").write_text("of another time")
+    command = [sys.executable, SCRIPT, *arguments.split()]
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert process.returncode == 2 and said in process.stderr
+    assert [file.name for file in tmp_path.rglob("*")] == ["full", "train.parquet"]
