@@ -25,6 +25,10 @@ FRAME = 3
 #: What differs more from the background, in the channel that differs most, may be the shape. The
 #: tones of a texture differ less, and any two colours more.
 THRESHOLD = 55
+#: Of a shape and what is taken for it, at least; and what is left of the right proportion of height
+#: to width, or of width to height.
+OVERLAP = 0.7
+PROPORTION = 0.8
 #: How far a colour may be from one with a name, in the channel that differs most: not half as far
 #: as two that have one.
 NAMED = 47
@@ -73,37 +77,46 @@ def colours_of(picture: np.ndarray, mask: np.ndarray) -> tuple[str | None, str |
 
 
 def shape_of(mask: np.ndarray) -> str | None:
-    """Which of `shapes.SHAPES` a mask is: the one that overlaps it best when it is drawn as large
-    and in the same place. None: the mask is empty, or none overlaps it by more than 0.7.
+    """Which of `shapes.SHAPES` a mask is: the one that overlaps it best when it is drawn in its
+    place, as high and as wide. None: the mask is empty; none overlaps it by more than 0.7; or the
+    best one is out of proportion, so that a long rectangle is no square and an oval no circle.
 
     The mask's largest part counts for place and size: a single pixel elsewhere moves neither.
 
     Args:
-        mask: bool `[H, H]`, from `segment`.
+        mask: bool `[H, W]`, from `segment`.
     """
     if not mask.any():
         return None
     parts, _ = ndimage.label(mask)
-    largest = 1 + np.argmax(np.bincount(parts[mask])[1:])
-    rows, columns = np.nonzero(parts == largest)
-    top, bottom, left, right = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
-    size = mask.shape[0]
+    box = ndimage.find_objects(parts)[np.argmax(np.bincount(parts[mask])[1:])]
+    height, width = (side.stop - side.start for side in box)
     overlaps = {}
     for name in shapes.SHAPES:
-        box = _box(name)
-        radius = max((bottom - top) / box[0], (right - left) / box[1]) / size
-        x, y = (left + right) / 2 / size, (top + bottom) / 2 / size
-        drawn = Scene(name, "white", "plain", "black", x, y, radius)
-        overlaps[name] = iou(mask, shapes.mask_of(drawn, size))
+        drawn = np.zeros_like(mask)
+        drawn[box] = _stretched(_large(name), height, width)
+        overlaps[name] = iou(mask, drawn)
     best = max(overlaps, key=lambda name: overlaps[name])
-    return best if overlaps[best] > 0.7 else None
+    proportion = (height / width) / np.divide(*_large(best).shape)
+    if overlaps[best] <= OVERLAP or min(proportion, 1 / proportion) < PROPORTION:
+        return None
+    return best
 
 
 @functools.cache
-def _box(name: str) -> tuple[float, float]:
-    """Height and width of a shape of radius 1."""
+def _large(name: str) -> np.ndarray:
+    """A shape that fills its box."""
     mask = shapes.mask_of(Scene(name, "white", "plain", "black", 0.5, 0.5, 0.25), 400)
-    return np.ptp(np.nonzero(mask)[0]) / 100, np.ptp(np.nonzero(mask)[1]) / 100
+    return mask[ndimage.find_objects(mask.astype(int))[0]]
+
+
+def _stretched(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The mask at the centres of `height` times `width` pixels."""
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(int)
+        for new, old in zip((height, width), mask.shape)
+    )
+    return mask[np.ix_(rows, columns)]
 
 
 def _frame(size: tuple[int, ...]) -> np.ndarray:

@@ -85,6 +85,23 @@ def test_two_shapes_are_none():
     assert shape_scores.shape_of(both) is None
 
 
+@pytest.mark.parametrize(
+    "narrower, square, circle", [(0.85, "square", "circle"), (0.7, None, None)]
+)
+def test_a_shape_is_what_it_is_unless_it_is_out_of_proportion(narrower, square, circle):
+    """Drawn here by formulas; 30 pixels high."""
+    row, column = np.indices((SIZE, SIZE)) - (SIZE - 1) / 2
+    for across, down in ((column / narrower, row), (row / narrower, column)):
+        assert shape_scores.shape_of(np.maximum(abs(across), abs(down)) < 15) == square
+        assert shape_scores.shape_of(np.hypot(across, down) < 15) == circle
+
+
+def test_rounded_corners_make_no_circle():
+    row, column = abs(np.indices((SIZE, SIZE)) - (SIZE - 1) / 2)
+    rounded = np.hypot(np.maximum(row - 8, 0), np.maximum(column - 8, 0)) < 6
+    assert shape_scores.shape_of(rounded) == "square"
+
+
 def test_intersection_over_union():
     one, other = np.zeros((2, 4, 4), bool)
     one[:2], other[1:3] = True, True
