@@ -8,8 +8,8 @@ conditioning scales, and with the control image of another scene. Every picture 
 - *IoU*: how well the shape that was drawn covers the one in the control image. For another scene's
   control image, that one's.
 - *colours*: the share of pictures whose shape and background have the colours of the caption.
-- *shape*: the share of pictures with the caption's shape. With another scene's control image,
-  caption and control may disagree, and it is left out.
+- *shape*: the share of pictures with the caption's shape; *both*: that with all of it right. With
+  another scene's control image, caption and control may disagree, and these are left out.
 
 "No control" is the base model alone; "the VAE alone" are the scenes themselves, encoded and
 decoded: more cannot be reached. The base model is the one that the run was trained with, or --base;

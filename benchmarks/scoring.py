@@ -30,11 +30,13 @@ class Scores:
         iou: mean of the intersection over union of the shape that was drawn and the control's.
         colours: share of pictures whose shape and background have the caption's colours.
         shape: share of pictures with the caption's shape; None where the control may have another.
+        both: share of pictures with the caption's colours and shape; None as for `shape`.
     """
 
     iou: float
     colours: float
     shape: float | None
+    both: float | None
 
 
 def held_out(
@@ -72,25 +74,29 @@ def score(
     Raises:
         ValueError: there are not as many of one as of another.
     """
-    overlaps, colours, kinds = [], [], []
-    for picture, scene, control in zip(pictures, scenes, controlled, strict=True):
+    overlaps, colours, kinds = [], np.zeros(len(pictures), bool), np.zeros(len(pictures), bool)
+    triples = zip(pictures, scenes, controlled, strict=True)
+    for index, (picture, scene, control) in enumerate(triples):
         mask = shape_scores.segment(picture)
         overlaps.append(shape_scores.iou(mask, shapes.mask_of(control, picture.shape[0])))
-        colours.append(shape_scores.colours_of(picture, mask) == (scene.colour, scene.ground))
-        kinds.append(shape_scores.shape_of(mask) == scene.shape)
+        colours[index] = shape_scores.colours_of(picture, mask) == (scene.colour, scene.ground)
+        kinds[index] = shape_scores.shape_of(mask) == scene.shape
     agree = all(scene is control for scene, control in zip(scenes, controlled, strict=True))
     return Scores(
-        float(np.mean(overlaps)), float(np.mean(colours)), float(np.mean(kinds)) if agree else None
+        iou=float(np.mean(overlaps)),
+        colours=float(colours.mean()),
+        shape=float(kinds.mean()) if agree else None,
+        both=float((colours & kinds).mean()) if agree else None,
     )
 
 
 def heading(name: str) -> str:
-    return f"{name:<22}{'IoU':>8}{'colours':>10}{'shape':>8}"
+    return f"{name:<22}{'IoU':>8}{'colours':>10}{'shape':>8}{'both':>8}"
 
 
 def row(name: str, scores: Scores) -> str:
-    shape = "" if scores.shape is None else f"{scores.shape:.0%}"
-    return f"{name:<22}{scores.iou:>8.3f}{scores.colours:>10.0%}{shape:>8}"
+    rest = "".join(f"{s:>8.0%}" for s in (scores.shape, scores.both) if s is not None)
+    return f"{name:<22}{scores.iou:>8.3f}{scores.colours:>10.0%}{rest}"
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:

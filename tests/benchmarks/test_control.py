@@ -1,5 +1,6 @@
 """What is said of a ControlNet, on pictures that are drawn in the place of sampled ones."""
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -31,21 +32,33 @@ def pictures(scenes):
 def test_what_is_as_the_caption_and_the_control_say(scenes, pictures):
     found = scoring.score(pictures, scenes, scenes)
     assert found.iou > 0.98
-    assert found.colours == found.shape == 1.0
-    assert scoring.row("one", found).split() == ["one", f"{found.iou:.3f}", "100%", "100%"]
+    assert found.colours == found.shape == found.both == 1.0
+    assert scoring.row("one", found).split() == ["one", f"{found.iou:.3f}", *["100%"] * 3]
 
 
 def test_what_is_somewhere_else_and_of_another_colour(scenes, pictures):
     others = [*scenes[1:], scenes[0]]
     found = scoring.score([*pictures[1:], pictures[0]], scenes, others)
     assert found.iou > 0.98  # it is where the other's control has it
-    assert found.colours < 0.2 and found.shape is None
+    assert found.colours < 0.2 and found.shape is None and found.both is None
+    assert len(scoring.row("one", found).split()) == 3
     assert scoring.score(pictures, scenes, others).iou < 0.4
 
 
 def test_an_empty_picture(scenes):
     empty = [np.full((SIZE, SIZE, 3), 90, np.uint8)] * len(scenes)
-    assert scoring.score(empty, scenes, scenes) == scoring.Scores(0.0, 0.0, 0.0)
+    assert scoring.score(empty, scenes, scenes) == scoring.Scores(0.0, 0.0, 0.0, 0.0)
+
+
+def test_what_is_half_right(scenes, pictures):
+    """Of the first pictures, one has its colours wrong, and another its shape."""
+    half = list(pictures[:4])
+    swapped = dataclasses.replace(scenes[0], colour=scenes[0].ground, ground=scenes[0].colour)
+    half[0] = shapes.picture_of(swapped, SIZE)
+    other = "square" if scenes[1].shape != "square" else "circle"
+    half[1] = shapes.picture_of(dataclasses.replace(scenes[1], shape=other), SIZE)
+    found = scoring.score(half, scenes[:4], scenes[:4])
+    assert (found.colours, found.shape, found.both) == (0.75, 0.75, 0.5)
 
 
 class Obedient:
