@@ -7,7 +7,8 @@
 3. Its VAE is trained: `launcher --recipe autoencoder`, which examples/autoencoder_recipe brings.
 4. Its decoder is trained further, on pictures only (decoder_only.py).
 5. Its transformer is trained: `launcher --recipe flux_controlnet`, with the variant full_finetune.
-6. Everything is put together in FOLDER, VAE and transformer in bfloat16 as FLUX.1-dev's are.
+6. Its transformer is trained further, from half the learning rate.
+7. Everything is put together in FOLDER, VAE and transformer in bfloat16 as FLUX.1-dev's are.
 
 What is done stays in WORK: if this is interrupted, the same command goes on.
 """
@@ -18,7 +19,6 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -27,9 +27,12 @@ from typing import Any
 import skeleton
 from skeleton import shapes, write_json
 
+from launcher.child import foreground
 from launcher.training import atomic, digests
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+RECIPE = ROOT / "examples" / "autoencoder_recipe"
+FULL_FINETUNE = "examples/variants/full_finetune.py"
 
 #: Another than that of the quickstart's own data, of which the base model then has seen nothing.
 DATA_SEED = 1000
@@ -40,18 +43,21 @@ MEASURED = 1024
 
 def require_same(work: Path) -> None:
     """That what is in WORK was made as it would be made now: else the provenance would be wrong."""
-    here = Path(__file__).parent
-    names = ("skeleton.py", "vae.yaml", "decoder_only.py", "decoder.yaml", "base.yaml")
-    sources = [*(here / name for name in names), Path(shapes.__file__)]
+    here = Path(__file__).resolve().parent
+    sources = [*here.glob("*.yaml"), here / "skeleton.py", here / "decoder_only.py"]
+    sources += [*RECIPE.rglob("*.py"), ROOT / FULL_FINETUNE, Path(shapes.__file__).resolve()]
     made_with = {"samples": SAMPLES, "seed": DATA_SEED, "measured": MEASURED}
-    made_with |= {path.name: digests.of_file(path).hex() for path in sources}
+    made_with |= {
+        str(path.relative_to(ROOT)): digests.of_file(path).hex() for path in sorted(sources)
+    }
     note = work / "made_with.json"
-    if any(work.iterdir()) and (not note.exists() or json.loads(note.read_text()) != made_with):
+    if not any(work.iterdir()):
+        atomic.write_text(note, json.dumps(made_with, indent=2) + "\n")
+    elif not note.exists() or json.loads(note.read_text()) != made_with:
         sys.exit(
             f"{work} holds what was made with other settings than those of {here} now, and cannot "
-            "be gone on with. Give another folder, or remove it."
+            "be continued. Give another folder, or remove it."
         )
-    write_json(note, made_with)
 
 
 def draw_data(work: Path) -> Path:
@@ -78,24 +84,26 @@ def install_recipe(work: Path) -> Path:
     if not folder.exists():
         # From a copy: what is built from leaves files beside it.
         with tempfile.TemporaryDirectory() as copy, atomic.folder(folder) as new:
-            shutil.copytree(ROOT / "examples" / "autoencoder_recipe", copy, dirs_exist_ok=True)
+            shutil.copytree(RECIPE, copy, dirs_exist_ok=True)
             pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps")
-            target = ("--no-build-isolation", "--target", str(new))
-            subprocess.run([*pip, *target, copy], check=True)
+            call([*pip, "--no-build-isolation", "--target", str(new), copy])
     return folder
 
 
 def train(run: Path, *arguments: str, path: Path) -> Path:
     """Train by the launcher, or go on with it, until the run is over; returns its folder."""
     if not (run / "exported.json").exists():
-        again = ["--resume", "latest"] if any(run.glob("checkpoint-*")) else []
-        if not again and run.exists():
-            shutil.rmtree(run)  # it was interrupted before its first checkpoint
         paths = filter(None, [str(path), os.environ.get("PYTHONPATH")])
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-        command = [sys.executable, "-m", "launcher", *arguments, f"output_dir={run}", *again]
-        subprocess.run(command, check=True, env=environment, cwd=ROOT)
+        command = [sys.executable, "-m", "launcher", *arguments, f"output_dir={run}"]
+        call([*command, "--resume", "latest"], env=environment, cwd=ROOT)
     return run
+
+
+def call(command: list[str], **options: Any) -> None:
+    """Run a command. If it fails, it has told why: end with its exit code."""
+    if status := foreground(command, **options):
+        sys.exit(status)
 
 
 def join_vae(work: Path, source: Path, run: Path, data: Path) -> Path:
@@ -113,8 +121,7 @@ def join_vae(work: Path, source: Path, run: Path, data: Path) -> Path:
         return folder
     with atomic.folder(folder) as new:
         shutil.copytree(source, new, dirs_exist_ok=True)
-        for file in (run / "ema" / "vae").iterdir():
-            shutil.copy(file, new / "vae" / file.name)
+        take_trained(run, "vae", new)
         device.set_up("CPU", 0, "graph")
         vae = loading.load_vae(str(new))
         files = sorted((data / "images").iterdir())[:MEASURED]
@@ -130,12 +137,27 @@ def join_vae(work: Path, source: Path, run: Path, data: Path) -> Path:
     return folder
 
 
+def join_transformer(work: Path, pipeline: Path, run: Path) -> Path:
+    """The pipeline with the transformer that a run has trained."""
+    folder = work / "pipeline-base"
+    if not folder.exists():
+        with atomic.folder(folder) as new:
+            shutil.copytree(pipeline, new, dirs_exist_ok=True)
+            take_trained(run, "transformer", new)
+    return folder
+
+
+def take_trained(run: Path, part: str, pipeline: Path) -> None:
+    """Copy a part of the run's moving average over that of a pipeline."""
+    shutil.copytree(run / "ema" / part, pipeline / part, dirs_exist_ok=True)
+
+
 def assemble(pipeline: Path, runs: dict[str, Path], target: Path) -> None:
     """The finished pipeline with its provenance, in the place of an earlier one."""
     with atomic.folder(target, replace=True) as new:
         shutil.copytree(pipeline, new, dirs_exist_ok=True)
-        for name, part in (("decoder", "vae"), ("base", "transformer")):
-            shutil.copytree(runs[name] / "ema" / part, new / part, dirs_exist_ok=True)
+        take_trained(runs["decoder"], "vae", new)
+        take_trained(runs["base_further"], "transformer", new)
         (new / "provenance").mkdir()
         for name, run in runs.items():
             config = (run / "config.yaml").read_text(encoding="utf-8")
@@ -175,6 +197,8 @@ def main() -> None:
     options = parser.parse_args()
     # As seen from ROOT, so that no path of a machine gets into the configurations.
     work, target = (Path(os.path.relpath(path, ROOT)) for path in (options.work, options.folder))
+    if ".." in work.parts:
+        parser.error(f"{options.work}: give a folder in {ROOT}; the provenance names it")
     os.chdir(ROOT)
     work.mkdir(parents=True, exist_ok=True)
     require_same(work)
@@ -193,8 +217,13 @@ def main() -> None:
     pipeline = join_vae(work, source, vae, data)
     as_vae = ("--config", "examples/tiny_flux/vae.yaml", "-p", "examples/tiny_flux/decoder_only.py")
     decoder = run("decoder", "autoencoder", pipeline, *as_vae)
-    base = run("base", "flux_controlnet", pipeline, "-p", "examples/variants/full_finetune.py")
-    assemble(pipeline, {"vae": vae, "decoder": decoder, "base": base}, target)
+    all_of_it = ("-p", FULL_FINETUNE)
+    base = run("base", "flux_controlnet", pipeline, *all_of_it)
+    as_base = (*all_of_it, "--config", "examples/tiny_flux/base.yaml")
+    joined = join_transformer(work, pipeline, base)
+    further = run("base_further", "flux_controlnet", joined, *as_base)
+    runs = {"vae": vae, "decoder": decoder, "base": base, "base_further": further}
+    assemble(pipeline, runs, target)
     print(f"the pipeline is {options.folder}")
 
 

@@ -218,6 +218,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where to write; a new folder")
     parser.add_argument("--seed", type=int, default=0, help="of the weights (default: 0)")
     options = parser.parse_args()
+    if options.folder.exists():
+        parser.error(f"{options.folder} exists; give a new folder")
     write_skeleton(options.folder, options.seed)
     print(options.folder)
 
