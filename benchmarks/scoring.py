@@ -74,19 +74,18 @@ def score(
     Raises:
         ValueError: there are not as many of one as of another.
     """
-    overlaps, colours, kinds = [], np.zeros(len(pictures), bool), np.zeros(len(pictures), bool)
-    triples = zip(pictures, scenes, controlled, strict=True)
-    for index, (picture, scene, control) in enumerate(triples):
+    overlaps, colours, kinds = [], [], []
+    for picture, scene, control in zip(pictures, scenes, controlled, strict=True):
         mask = shape_scores.segment(picture)
         overlaps.append(shape_scores.iou(mask, shapes.mask_of(control, picture.shape[0])))
-        colours[index] = shape_scores.colours_of(picture, mask) == (scene.colour, scene.ground)
-        kinds[index] = shape_scores.shape_of(mask) == scene.shape
-    agree = all(scene is control for scene, control in zip(scenes, controlled, strict=True))
+        colours.append(shape_scores.colours_of(picture, mask) == (scene.colour, scene.ground))
+        kinds.append(shape_scores.shape_of(mask) == scene.shape)
+    agree = all(scene is control for scene, control in zip(scenes, controlled))
     return Scores(
         iou=float(np.mean(overlaps)),
-        colours=float(colours.mean()),
-        shape=float(kinds.mean()) if agree else None,
-        both=float((colours & kinds).mean()) if agree else None,
+        colours=float(np.mean(colours)),
+        shape=float(np.mean(kinds)) if agree else None,
+        both=float(np.mean(np.logical_and(colours, kinds))) if agree else None,
     )
 
 

@@ -21,6 +21,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import yaml
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.sampler import Sampler, find, script
@@ -28,9 +30,12 @@ from benchmarks.scoring import held_out, score
 from launcher.child import INTERRUPTED, foreground
 
 ROOT = Path(__file__).resolve().parent.parent
-BASE = ROOT / "examples" / "quickstart" / "tiny-flux-shapes"
+QUICKSTART = yaml.safe_load(
+    (ROOT / "flux_controlnet_plugin" / "configs" / "quickstart.yaml").read_text(encoding="utf-8")
+)
+BASE = ROOT / QUICKSTART["model"]["pretrained_model_name_or_path"]
+WARM_UP = QUICKSTART["train"]["lr_warmup_steps"]
 LAST = 50  # steps whose mean is the loss of a run
-WARM_UP = 50  # steps, of the quickstart
 
 #: What train_controlnet_flux.py takes where its user says nothing else:
 #: https://github.com/mindspore-lab/mindone/tree/master/examples/diffusers/controlnet
@@ -95,10 +100,9 @@ def train(run: Path, steps: int, arguments: tuple[str, ...]) -> bool:
 def launcher_arguments(run: Path, steps: int, arguments: tuple[str, ...]) -> list[str]:
     """The quickstart without validations, with those of a case."""
     return [
-        *("--recipe", "flux_controlnet", "--config", "quickstart", *arguments),
+        *("--recipe", "flux_controlnet", "--config", "quickstart"),
+        *("--config", "benchmarks/unvalidated.yaml", *arguments),
         *(f"output_dir={run}", f"max_train_steps={steps}"),
-        *("validation_steps=null", "at_start=false", "at_end=false"),
-        *("heldout_samples=0", "validation_samples=0"),
         *("checkpointing_steps=100", "checkpoints_total_limit=1"),
     ]
 

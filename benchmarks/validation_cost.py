@@ -72,13 +72,14 @@ def measure(folder: Path, steps: int, samples: int) -> dict[str, float]:
     variant = folder / "timed.py"
     variant.write_text(VARIANT)
     options = [
-        *("--recipe", "flux_controlnet", "--config", "quickstart", "validation_samples=0"),
+        *("--recipe", "flux_controlnet", "--config", "quickstart"),
+        *("--config", "benchmarks/unvalidated.yaml"),
         *(f"max_train_steps={steps}", "lr_warmup_steps=10", f"cache_dir={folder / 'cache'}"),
     ]
-    unvalidated = ["heldout_samples=0", "validation_steps=null", "at_end=false"]
-    validated = [f"heldout_samples={samples}", "validation_steps=5", "-p", str(variant)]
+    validated = [f"heldout_samples={samples}", "validation_steps=5", "at_end=true"]
+    validated += ["-p", str(variant)]
     results = {}
-    for name, more in (("off", unvalidated), ("on", validated), ("off_again", unvalidated)):
+    for name, more in (("off", []), ("on", validated), ("off_again", [])):
         output_dir = folder / name
         said = subprocess.run(
             [sys.executable, "-m", "launcher", *options, *more, f"output_dir={output_dir}"],
@@ -89,7 +90,7 @@ def measure(folder: Path, steps: int, samples: int) -> dict[str, float]:
         ).stderr
         lines = (output_dir / "metrics.jsonl").read_text().splitlines()[WARM_UP:]
         results[name] = statistics.median(json.loads(line)["step_seconds"] for line in lines)
-        if more is validated:
+        if more:
             seconds = list(map(float, (output_dir / "seconds.jsonl").read_text().split()))
             results["validation"] = statistics.median(seconds)
             results["slowest"] = max(seconds)

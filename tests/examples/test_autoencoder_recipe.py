@@ -22,6 +22,12 @@ SETTINGS = (
 )
 
 
+def settings_with(setting):
+    """SETTINGS, with one in the place of that of its name."""
+    name = setting.partition("=")[0].rpartition(".")[2]
+    return [*(other for other in SETTINGS if f"{name}=" not in other), setting]
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
     source = copy_of(SOURCE, tmp_path_factory.mktemp("autoencoder"))
@@ -102,9 +108,7 @@ def test_with_decoder_only_it_leaves_the_encoder_alone(installed, tmp_path):
     ],
 )
 def test_a_mistake_is_explained_before_anything_is_written(installed, tmp_path, setting, message):
-    name = setting.partition("=")[0].rpartition(".")[2]
-    others = [other for other in SETTINGS if f"{name}=" not in other]
-    paragraph = refusal(installed, tmp_path / "run", *others, setting)
+    paragraph = refusal(installed, tmp_path / "run", *settings_with(setting))
     assert message in paragraph and "Traceback" not in paragraph
 
 
@@ -120,8 +124,7 @@ def test_a_vae_with_layers_that_would_not_be_trained_is_refused(installed, tmp_p
         tensors[f"{name}.weight"] = np.zeros((channels, channels, 1, 1), np.float32)
         tensors[f"{name}.bias"] = np.zeros(channels, np.float32)
     save_file(tensors, weights)
-    others = [other for other in SETTINGS if not other.startswith("model.")]
-    setting = f"model.pretrained_model_name_or_path={pipeline}"
-    process = launch(installed, *others, setting, f"output_dir={tmp_path / 'run'}")
+    settings = settings_with(f"model.pretrained_model_name_or_path={pipeline}")
+    process = launch(installed, *settings, f"output_dir={tmp_path / 'run'}")
     assert process.returncode == 2 and "Traceback" not in process.stderr
     assert re.search(r"has a convolution between .* with FLUX\.1's VAE\.", process.stderr)
