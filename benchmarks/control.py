@@ -8,8 +8,9 @@ conditioning scales, and with the control image of another scene. Every picture 
 - *IoU*: how well the shape that was drawn covers the one in the control image. For another scene's
   control image, that one's.
 - *colours*: the share of pictures whose shape and background have the colours of the caption.
-- *shape*: the share of pictures with the caption's shape; *both*: that with all of it right. With
-  another scene's control image, caption and control may disagree, and these are left out.
+- *shape*: the share of pictures with the caption's shape; *both*: that with colours and shape
+  right. With another scene's control image, caption and control may disagree, and these are left
+  out. The texture of backgrounds is not scored.
 
 "No control" is the base model alone; "the VAE alone" are the scenes themselves, encoded and
 decoded: more cannot be reached. The base model is the one that the run was trained with, or --base;
@@ -36,11 +37,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.sampler import TOKENS, Sampler, base_of, find, script, size_of
 from benchmarks.scoring import (
     SEED,
+    TRAINED_ON,
     Scores,
     add_common,
     check_common,
     heading,
     held_out,
+    picture_endings,
     require_writable,
     row,
     score,
@@ -70,7 +73,8 @@ class Sampled:
 
 def main() -> None:
     options = read_arguments()
-    run, adapters = (path and find(path) for path in (options.run, options.lora))
+    run = options.run and find(options.run)
+    adapters = options.lora and find(options.lora, lora=True)
     known = run or adapters
     base = base_of(known, options.base)
     settings = dict(steps=options.steps, tokens=known.tokens if known else TOKENS)
@@ -90,8 +94,13 @@ def main() -> None:
         sampled.append(said("with the adapters", pictures, controls, scenes, scenes))
     if options.json is not None:
         content = {
-            "condition": options.condition,
+            "trained": str(options.run or options.lora or ""),
+            "base": str(base),
             "samples": len(scenes),
+            "seed": options.seed,
+            "shapes": list(options.shapes),
+            "size": size,
+            "condition": options.condition,
             "steps": options.steps,
             "scores": {kind.name: vars(kind.scores) for kind in sampled},
         }
@@ -117,7 +126,9 @@ def read_arguments() -> argparse.Namespace:
     if options.scales is not None and options.run is None:
         parser.error("--scales: without RUN there is no ControlNet to scale")
     check_common(parser, options)
-    require_writable(parser, options.grid, picture=True)
+    if options.seed in TRAINED_ON:
+        parser.error(f"--seed: {TRAINED_ON[options.seed]} have {options.seed}; take another")
+    require_writable(parser, options.grid, picture_endings())
     require_writable(parser, options.json)
     return options
 
@@ -168,15 +179,18 @@ def said(
 
 
 def write_grid(path: Path, scenes: Sequence[Scene], sampled: Sequence[Sampled]) -> None:
-    """A row for each of the first scenes: the control image, then a picture of each kind; before
-    those with another control image, that one."""
+    """A row for each of the first scenes: the control image, where some were made with it, then a
+    picture of each kind; before those with another control image, that one."""
     from PIL import Image
 
     from launcher.training.grid import Row, lay_out
 
-    columns: list[tuple[str, Sequence[np.ndarray]]] = [("control", sampled[0].controls)]
+    controls = sampled[0].controls
+    columns: list[tuple[str, Sequence[np.ndarray]]] = []
+    if any(kind.controls is not controls for kind in sampled):  # else no ControlNet was there
+        columns.append(("control", controls))
     for kind in sampled:
-        if kind.controls is not sampled[0].controls:
+        if kind.controls is not controls:
             columns += [("another control", kind.controls), ("with that", kind.pictures)]
         else:
             columns.append((kind.name, kind.pictures))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.sampler import Sampler, base_of, find, script, size_of
+from benchmarks.sampler import Sampler, Trained, base_of, find, script, size_of
 from benchmarks.scoring import (
     Scores,
     add_common,
@@ -40,45 +40,62 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
     check_common(parser, options)
-    require_writable(parser, options.plot, picture=True)
     require_writable(parser, options.json)
-    if options.plot is not None and importlib.util.find_spec("matplotlib") is None:
-        parser.error("--plot needs matplotlib: pip install matplotlib")
-    runs = list(dict.fromkeys(run.expanduser().resolve() for run in options.runs))
-    for run in runs:
-        if not steps_in(run):
-            raise UserError(
-                f"{run} has no checkpoint. Give the folder of a run that has some; "
-                "checkpoint.checkpoints_total_limit says how many a run keeps."
-            )
-
-    curves = {}
-    for name, run in zip(labels(runs), runs, strict=True):
-        print(heading(name))
-        curves[name] = curve_of(run, options)
-    if options.json is not None:
-        content = {n: {s: vars(found) for s, found in c.items()} for n, c in curves.items()}
-        options.json.write_text(json.dumps(content, indent=2) + "\n")
     if options.plot is not None:
-        lines = {n: {s: found.iou for s, found in c.items()} for n, c in curves.items()}
-        plot(lines, options.plot)
+        if importlib.util.find_spec("matplotlib") is None:
+            parser.error("--plot needs matplotlib: pip install matplotlib")
+        require_writable(parser, options.plot, plot_endings())
+    paths = list(dict.fromkeys(run.expanduser().resolve() for run in options.runs))
+    runs = dict(zip(labels(paths), map(checkpoints_of, paths), strict=True))
+
+    curves: dict[str, dict[int, Scores]] = {}
+    for name, checkpoints in runs.items():
+        print(heading(name))
+        curves[name] = curve_of(checkpoints, options)
+        if options.json is not None:  # after each: the next may fail
+            content = {n: {s: vars(found) for s, found in c.items()} for n, c in curves.items()}
+            options.json.write_text(json.dumps(content, indent=2) + "\n")
+        if options.plot is not None:
+            lines = {n: {s: found.iou for s, found in c.items()} for n, c in curves.items()}
+            plot(lines, options.plot)
 
 
-def curve_of(run: Path, options: argparse.Namespace) -> dict[int, Scores]:
-    """Scores by step; 0: without a ControlNet. Each is printed at once."""
+def checkpoints_of(run: Path) -> dict[int, Trained]:
+    """By step.
+
+    Raises:
+        UserError: the run has none, or one is damaged.
+    """
     steps = steps_in(run)
-    first = find(path_of(run, steps[0]))
+    if not steps:
+        raise UserError(
+            f"{run} has no checkpoint. Give the folder of a run that has some; "
+            "checkpoint.checkpoints_total_limit says how many a run keeps."
+        )
+    return {step: find(path_of(run, step)) for step in steps}
+
+
+def curve_of(checkpoints: dict[int, Trained], options: argparse.Namespace) -> dict[int, Scores]:
+    """Scores by step; 0: without a ControlNet. Each is printed at once."""
+    first = next(iter(checkpoints.values()))
     scenes, controls = held_out(options.samples, size_of(first, options.size), options.condition)
     base = base_of(first, options.base)
     sampler = Sampler(base, first.weights, steps=options.steps, tokens=first.tokens)
     embeddings = sampler.encode([scene.caption for scene in scenes])
     found = {0: score(sampler.sample(embeddings, controls, 0.0), scenes, scenes)}
     print(row("no control", found[0]), flush=True)
-    for step in steps:
-        sampler.load(find(path_of(run, step)).weights)
+    for step, trained in checkpoints.items():
+        sampler.load(trained.weights)
         found[step] = score(sampler.sample(embeddings, controls, 1.0), scenes, scenes)
         print(row(f"step {step}", found[step]), flush=True)
     return found
+
+
+def plot_endings() -> set[str]:
+    """Of the files that matplotlib can write."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    return {f".{ending}" for ending in FigureCanvasBase.get_supported_filetypes()}
 
 
 def plot(curves: dict[str, dict[int, float]], path: Path) -> None:
@@ -96,6 +113,7 @@ def plot(curves: dict[str, dict[int, float]], path: Path) -> None:
     if len(curves) > 1:
         axes.legend()
     figure.savefig(path, dpi=150)
+    pyplot.close(figure)
 
 
 if __name__ == "__main__":

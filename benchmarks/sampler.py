@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 
 from flux_common.controlnet_folder import EXPORT_FOLDER
+from flux_common.lora_file import WEIGHTS_FILE
 from launcher import quiet, sampling
 from launcher.training.errors import UserError
 
@@ -48,21 +49,32 @@ class Trained:
     size: int | None = None
 
 
-def find(given: Path) -> Trained:
+def find(given: Path, *, lora: bool = False) -> Trained:
     """The newest of a run, finished or not; a checkpoint; or weights by themselves.
+
+    Args:
+        given: the folder; also the file, of adapters.
+        lora: whether these are adapters, and not a ControlNet.
 
     Raises:
         UserError: there is nothing of the kind, or it is of a recipe that knows no captions.
     """
-    if given.is_file():
+    if lora and given.is_file():
         return Trained(given, None)
     found = sampling.find(str(given), False, lambda text: print(text, file=sys.stderr))
+    has_adapters = (found.folder / WEIGHTS_FILE).is_file()
+    if has_adapters and not lora:
+        raise UserError(
+            f"{given} has LoRA adapters, and no ControlNet. control.py scores them: --lora {given}"
+        )
     exported = found.folder / EXPORT_FOLDER
+    if lora and exported.is_dir():
+        raise UserError(f"--lora: {given} has a ControlNet, and no adapters. Leave out --lora.")
     weights = exported if exported.is_dir() else found.folder
     if found.config is None:
         return Trained(weights, None)
     config = yaml.safe_load(found.config.read_text(encoding="utf-8"))
-    data, base = config["data"], Path(config["model"]["pretrained_model_name_or_path"])
+    data, base = config["data"], config["model"]["pretrained_model_name_or_path"]
     if "max_sequence_length" not in data:
         raise UserError(
             f"{given} is of the recipe {config.get('recipe')}, which trains nothing that paints "
@@ -71,7 +83,7 @@ def find(given: Path) -> Trained:
     size = data["resolution"]
     if isinstance(size, list):
         size = size[0] if len(set(size)) == 1 else None
-    return Trained(weights, base, data["max_sequence_length"], size)
+    return Trained(weights, Path(base).expanduser(), data["max_sequence_length"], size)
 
 
 def base_of(trained: Trained | None, given: Path | None) -> Path:
@@ -85,7 +97,10 @@ def base_of(trained: Trained | None, given: Path | None) -> Path:
         raise UserError("there is no run that tells the base model. Give its folder: --base FOLDER")
     if not (base / "model_index.json").is_file():
         where = "--base" if given else "the run's base model"
-        raise UserError(f"{where}, {base}, is not the folder of a pipeline (model_index.json).")
+        raise UserError(
+            f"{where}, {base}, is not the folder of a pipeline (model_index.json), seen from the "
+            "current folder. Give one with --base FOLDER; nothing is fetched from the hub here."
+        )
     return base
 
 

@@ -7,7 +7,8 @@ that sample.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import os
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from PIL import Image
 from benchmarks import shape_scores
 from benchmarks.shape_scores import Scene, shapes
 
-#: Of the scenes. The data of the quickstart are drawn with 0, its crosses with 3, and those of its
-#: base model with 1000.
+#: Seeds that something was trained on the scenes of, and what that is.
+TRAINED_ON = {0: "the quickstart's data", 3: "its crosses", 1000: "the data of its base model"}
+#: Of the scenes.
 SEED = 2000
 
 
@@ -109,21 +111,27 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 
 def check_common(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     if options.samples < 2:
-        parser.error("--samples: at least 2; each needs another's control image")
-    if options.size is not None and (options.size < 16 or options.size % 16):
-        parser.error("--size: a multiple of 16")
+        parser.error("--samples: at least 2, since some are made with another's control image")
+    if options.size is not None and (options.size < 32 or options.size % 16):
+        parser.error("--size: a multiple of 16, at least 32: in smaller ones shapes look alike")
     if options.steps < 1:
         parser.error("--steps: at least 1")
 
 
+def picture_endings() -> set[str]:
+    """Of the files that Pillow can write: `.png` and so on."""
+    endings = Image.registered_extensions()
+    return {ending for ending, kind in endings.items() if kind in Image.SAVE}
+
+
 def require_writable(
-    parser: argparse.ArgumentParser, file: Path | None, *, picture: bool = False
+    parser: argparse.ArgumentParser, file: Path | None, endings: Collection[str] | None = None
 ) -> None:
     """That a file can be written, said before hours of work and not after them.
 
     Args:
         file: None: nothing is to be written.
-        picture: whether its name has to end as a picture's, which decides on the format.
+        endings: those that its name may have, where they decide on the format. None: any.
     """
     if file is None:
         return
@@ -131,5 +139,7 @@ def require_writable(
         parser.error(f"{file}: there is no folder {file.parent}")
     if file.is_dir():
         parser.error(f"{file} is a folder; give the name of a file")
-    if picture and file.suffix.lower() not in Image.registered_extensions():
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        parser.error(f"{file}: no permission to write it")
+    if endings is not None and file.suffix.lower() not in endings:
         parser.error(f"{file}: give a name that ends as a picture's does, such as {file}.png")

@@ -7,12 +7,15 @@ its own, all on the same batches with the same noise. Then samples with each Con
 the pictures as control.py does. Prints a table; the last line is the same as JSON. On a CPU, bf16
 is emulated and fp16 slow. What fails to train is in the table as such.
 
-`--keep FOLDER` keeps the runs; what is finished there is not trained again.
+`--keep FOLDER` keeps the runs. What is finished there is not trained again, and what was
+interrupted is gone on with, unless settings, the base model or the precision policies have changed
+since.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import re
 import statistics
@@ -25,9 +28,10 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.sampler import Sampler, find, script
-from benchmarks.scoring import held_out, score
+from benchmarks.sampler import Sampler, find, script, size_of
+from benchmarks.scoring import heading, held_out, row, score
 from launcher.child import INTERRUPTED, foreground
+from launcher.training import digests
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICKSTART = yaml.safe_load(
@@ -79,11 +83,24 @@ def main() -> None:
         runs: dict[str, Path | None] = {}
         for name in options.only:
             print(f"training: {name}", file=sys.stderr, flush=True)
-            words = "-".join(re.findall(r"\w+", name.lower()))
-            run = folder / f"{words}-{options.steps}"
+            run = folder / folder_name(name, options.steps)
             runs[name] = run if train(run, options.steps, CASES[name]) else None
         results = measure(runs, options.samples)
     print(json.dumps({"steps": options.steps, "results": results}))
+
+
+def folder_name(case: str, steps: int) -> str:
+    """Of a run. Another one where anything of its settings is another."""
+    settings = [
+        *(ROOT / "flux_controlnet_plugin" / "configs").glob("*.yaml"),
+        *(ROOT / "launcher" / "configs" / "precision").glob("*.yaml"),
+        *(ROOT / "benchmarks" / "unvalidated.yaml", BASE / "transformer" / "config.json"),
+        *BASE.rglob("*.safetensors"),
+    ]
+    whole = hashlib.sha256("\0".join(launcher_arguments(Path(), steps, CASES[case])).encode())
+    for file in sorted(settings):
+        whole.update(digests.of_file(file))
+    return "-".join([*re.findall(r"\w+", case.lower()), str(steps), whole.hexdigest()[:8]])
 
 
 def train(run: Path, steps: int, arguments: tuple[str, ...]) -> bool:
@@ -111,14 +128,14 @@ def measure(runs: dict[str, Path | None], samples: int) -> list[dict[str, object
     """Score every run, and print a row for each. None: it has failed."""
     finished = {name: run for name, run in runs.items() if run is not None}
     results: list[dict[str, object]] = []
-    print(f"{'':<22}{'IoU':>8}{'colours':>9}{'loss':>9}{'s a step':>10}{'skipped':>9}")
+    print(f"{heading('')}{'loss':>9}{'s a step':>10}{'skipped':>9}")
     if finished:
         first = find(next(iter(finished.values())))
         sampler = Sampler(BASE, first.weights, steps=28, tokens=first.tokens)
-        scenes, controls = held_out(samples, 64, "outline")
+        scenes, controls = held_out(samples, size_of(first, None), "outline")
         embeddings = sampler.encode([scene.caption for scene in scenes])
         alone = score(sampler.sample(embeddings, controls, 0.0), scenes, scenes)
-        print(f"{'no control':<22}{alone.iou:>8.3f}{alone.colours:>9.0%}")
+        print(row("no control", alone), flush=True)
         results.append({"name": "no control", **vars(alone)})
     for name, run in runs.items():
         if run is None:
@@ -129,8 +146,8 @@ def measure(runs: dict[str, Path | None], samples: int) -> list[dict[str, object
         found = score(sampler.sample(embeddings, controls, 1.0), scenes, scenes)
         steps = figures(run)
         print(
-            f"{name:<22}{found.iou:>8.3f}{found.colours:>9.0%}{steps['loss']:>9.4f}"
-            f"{steps['step_seconds']:>10.2f}{steps['skipped']:>9}",
+            f"{row(name, found)}{steps['loss']:>9.4f}{steps['step_seconds']:>10.2f}"
+            f"{steps['skipped']:>9}",
             flush=True,
         )
         results.append({"name": name, **vars(found), **steps})

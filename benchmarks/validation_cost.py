@@ -1,8 +1,8 @@
 """What validations cost: `python benchmarks/validation_cost.py`.
 
-Runs the quickstart three times in turns, each run of `--steps` steps:
+Runs the quickstart three times, each run of `--steps` steps:
 
-- off: without validations; two such runs, of which one is the other side of the comparison.
+- off, before and after the other: without validations. How far these two are apart is the noise.
 - on: with `--samples` held-out samples, looked at every few steps. No images are made.
 
 The time of a validation is measured in the process of the run by a variant that wraps the hook
@@ -51,6 +51,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--samples", type=int, default=16, help="held out (16)")
     arguments = parser.parse_args()
+    if arguments.steps <= WARM_UP:
+        parser.error(f"--steps: more than {WARM_UP}, which are left out")
+    if arguments.samples < 1:
+        parser.error("--samples: at least 1")
     with tempfile.TemporaryDirectory() as folder:
         results = measure(Path(folder), arguments.steps, arguments.samples)
     print(
@@ -81,21 +85,22 @@ def measure(folder: Path, steps: int, samples: int) -> dict[str, float]:
     results = {}
     for name, more in (("off", []), ("on", validated), ("off_again", [])):
         output_dir = folder / name
-        said = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-m", "launcher", *options, *more, f"output_dir={output_dir}"],
             cwd=ROOT,
-            check=True,
             capture_output=True,
             text=True,
-        ).stderr
+        )
+        if process.returncode:
+            sys.exit(process.stderr)
         lines = (output_dir / "metrics.jsonl").read_text().splitlines()[WARM_UP:]
         results[name] = statistics.median(json.loads(line)["step_seconds"] for line in lines)
         if more:
             seconds = list(map(float, (output_dir / "seconds.jsonl").read_text().split()))
             results["validation"] = statistics.median(seconds)
             results["slowest"] = max(seconds)
-            found = re.search(r"compiled the validation in (\d+) s", said)
-            assert found is not None, said
+            found = re.search(r"compiled the validation in (\d+) s", process.stderr)
+            assert found is not None, process.stderr
             results["compiled"] = float(found[1])
     return results
 

@@ -5,9 +5,9 @@
 
 A sample is a picture, a control image of the same shape, and a caption such as "red circle on a
 striped blue background". The caption tells neither place nor size: these can only be learned from
-the control image. Both forms are such as the recipes take (`data.dataset_name=FOLDER`, the Parquet
-file's in the second case, and `data.conditioning_image_column=conditioning_image`); the first loads
-with `datasets.load_dataset("imagefolder", data_dir=FOLDER)`, too.
+the control image. The recipes take both forms: `data.dataset_name=FOLDER`, or the folder that holds
+the Parquet file, and `data.conditioning_image_column=conditioning_image`. The first loads with
+`datasets.load_dataset("imagefolder", data_dir=FOLDER)`, too.
 
 Equal arguments give equal pixels on every machine: positions and colours come from Python's
 Mersenne Twister, the drawing from formulas.

@@ -42,7 +42,8 @@ MEASURED = 1024
 
 
 def require_same(work: Path) -> None:
-    """That what is in WORK was made as it would be made now: else the provenance would be wrong."""
+    """That what is in WORK was made by the settings and examples of now: else the provenance would
+    be wrong. Which packages each run had, it tells itself."""
     here = Path(__file__).resolve().parent
     sources = [*here.glob("*.yaml"), here / "skeleton.py", here / "decoder_only.py"]
     sources += [*RECIPE.rglob("*.py"), ROOT / FULL_FINETUNE, Path(shapes.__file__).resolve()]
@@ -58,6 +59,17 @@ def require_same(work: Path) -> None:
             f"{work} holds what was made with other settings than those of {here} now, and cannot "
             "be continued. Give another folder, or remove it."
         )
+
+
+def require_replaceable(target: Path, work: Path) -> None:
+    """That nothing but an earlier pipeline is lost where the new one goes, hours from now."""
+    whole, kept = target.resolve(), (work.resolve(), ROOT)
+    if whole.is_relative_to(kept[0]) or any(path.is_relative_to(whole) for path in kept):
+        sys.exit(f"{target} cannot be replaced by the pipeline; give a folder beside {work}.")
+    if not target.exists() or (target / "model_index.json").is_file():
+        return
+    if not target.is_dir() or any(target.iterdir()):
+        sys.exit(f"{target} holds something else than a pipeline, and stays. Give a new folder.")
 
 
 def draw_data(work: Path) -> Path:
@@ -200,7 +212,9 @@ def main() -> None:
     if ".." in work.parts:
         parser.error(f"{options.work}: give a folder in {ROOT}; the provenance names it")
     os.chdir(ROOT)
+    require_replaceable(target, work)
     work.mkdir(parents=True, exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     require_same(work)
     data, source = draw_data(work), write_skeleton(work)
     recipes = install_recipe(work)

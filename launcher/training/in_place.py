@@ -67,7 +67,8 @@ def remainder(x: Any, y: Any) -> Any:
 
 
 def _as_before(x: Any, result: Any) -> Any:
-    """The result in the dtype of what it replaces, unless that cannot hold it."""
+    """The result in the dtype of what it replaces; fractions that come of integers stay
+    fractions."""
     if result.is_floating_point() and not x.is_floating_point():
         return result
     return result.astype(x.dtype)

@@ -1,5 +1,6 @@
 """What is said of a ControlNet, on pictures that are drawn in the place of sampled ones."""
 
+import argparse
 import dataclasses
 import re
 import subprocess
@@ -68,6 +69,7 @@ class Obedient:
     def __init__(self, scenes, pictures, controls):
         self.by_control = {c.tobytes(): p for c, p in zip(controls, pictures, strict=True)}
         self.captions = [scene.caption for scene in scenes]
+        self.scales = []
 
     def encode(self, captions):
         assert captions == self.captions
@@ -75,6 +77,7 @@ class Obedient:
 
     def sample(self, embeddings, controls, scale):
         assert embeddings == self.captions
+        self.scales.append(scale)
         drawn = [self.by_control[control.tobytes()] for control in controls]
         return np.stack(drawn if scale else [drawn[0]] * len(drawn))
 
@@ -89,7 +92,10 @@ def controls(scenes):
 
 @pytest.fixture
 def sampled(scenes, pictures, controls):
-    return control.measure(Obedient(scenes, pictures, controls), scenes, controls, [0.5, 1.0])
+    obedient = Obedient(scenes, pictures, controls)
+    found = control.measure(obedient, scenes, controls, [0.5, 1.0])
+    assert obedient.scales == [0.0, 0.5, 1.0, 1.0]
+    return found
 
 
 def test_every_kind_is_scored_against_the_control_it_was_made_with(sampled, capsys):
@@ -124,9 +130,56 @@ def test_the_grid_shows_each_picture_beside_what_it_was_made_with(
             np.testing.assert_array_equal(shown, image)
 
 
+def test_without_a_controlnet_the_grid_shows_no_controls(scenes, pictures, controls, tmp_path):
+    sampled = control.measure(Obedient(scenes, pictures, controls), scenes, controls, [])
+    control.write_grid(tmp_path / "grid.png", scenes, sampled)
+    grid = np.asarray(Image.open(tmp_path / "grid.png").convert("RGB"))
+    assert grid.shape[1] == 8 + 2 * (128 + 8)
+    np.testing.assert_array_equal(grid[52 : 52 + 128 : 2, 8 : 8 + 128 : 2], pictures[0])
+
+
+def test_every_checkpoint_of_a_curve_is_scored(scenes, pictures, controls, monkeypatch, capsys):
+    """One that obeys; one that does not, as the base model."""
+
+    class Sampler(Obedient):
+        def __init__(self, base, weights, **_):
+            super().__init__(scenes, pictures, controls)
+            assert (base, weights) == (Path("base"), Path("one"))
+
+        def load(self, weights):
+            self.obeys = weights == Path("two")
+
+        def sample(self, embeddings, controls, scale):
+            return super().sample(embeddings, controls, scale and self.obeys)
+
+    monkeypatch.setattr(control_curve, "Sampler", Sampler)
+    monkeypatch.setattr(control_curve, "base_of", lambda trained, given: trained.base)
+    checkpoints = {
+        step: sampler.Trained(Path(name), Path("base"), size=SIZE)
+        for step, name in ((200, "one"), (400, "two"))
+    }
+    options = argparse.Namespace(
+        samples=len(scenes), size=None, condition="outline", base=None, steps=1
+    )
+    found = control_curve.curve_of(checkpoints, options)
+    assert [*found] == [0, 200, 400]
+    assert found[0] == found[200] and found[0].iou < 0.4 and found[400].iou > 0.98
+    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()] == [
+        ["no", "control"], ["step", "200"], ["step", "400"],
+    ]  # fmt: skip
+
+
 def test_the_curves_are_drawn(tmp_path):
-    control_curve.plot({"one": {0: 0.2, 200: 0.5}, "two": {0: 0.2}}, tmp_path / "curves.png")
-    assert Image.open(tmp_path / "curves.png").size == (900, 450)
+    def drawn(curves):
+        control_curve.plot(curves, tmp_path / "curves.png")
+        return np.asarray(Image.open(tmp_path / "curves.png").convert("RGB")).astype(int)
+
+    flat, rising = drawn({"one": {0: 0.2, 200: 0.2}}), drawn({"one": {0: 0.2, 200: 0.9}})
+    assert flat.shape == (450, 900, 3)
+    blue = [np.argwhere(image[..., 2] - image[..., 0] > 100) for image in (flat, rising)]
+    (top, bottom), (high, low) = ((spots[:, 0].min(), spots[:, 0].max()) for spots in blue)
+    assert bottom - top < 20 and abs(low - bottom) <= 2  # both begin at the same height
+    assert high < top - 150  # 0.7 of an axis of 1
 
 
 def test_what_a_run_has_trained(tmp_path):
@@ -139,8 +192,27 @@ def test_what_a_run_has_trained(tmp_path):
             f"data: {{max_sequence_length: 12, resolution: {resolution}}}\n"
         )
         assert sampler.find(run) == sampler.Trained(run / "controlnet", Path("base"), 12, size)
+    with pytest.raises(UserError, match=r"has a ControlNet, and no adapters\. Leave out --lora"):
+        sampler.find(run, lora=True)
     (run / "controlnet" / "config.json").write_text("{}")
     assert sampler.find(run / "controlnet") == sampler.Trained(run / "controlnet", None)
+
+
+def test_what_a_run_has_taught_by_adapters(tmp_path):
+    file = tmp_path / "pytorch_lora_weights.safetensors"
+    file.write_bytes(b"")
+    (tmp_path / "exported.json").write_text('{"step": 7}')
+    (tmp_path / "config.yaml").write_text(
+        "model: {pretrained_model_name_or_path: ~/base}\n"
+        "data: {max_sequence_length: 12, resolution: 64}\n"
+    )
+    base = Path.home() / "base"
+    assert sampler.find(tmp_path, lora=True) == sampler.Trained(tmp_path, base, 12, 64)
+    assert sampler.find(file, lora=True) == sampler.Trained(file, None)
+    with pytest.raises(UserError, match=r"has LoRA adapters, and no ControlNet.*--lora"):
+        sampler.find(tmp_path)
+    with pytest.raises(UserError, match="is a file; give the folder of a run"):
+        sampler.find(file)
 
 
 def test_what_paints_no_captions(tmp_path):
@@ -164,11 +236,16 @@ def test_what_paints_no_captions(tmp_path):
         ("run --lora run", r"RUN and --lora: one of them"),
         ("run --size 60", r"--size: a multiple of 16"),
         ("run --samples 1", r"--samples: at least 2"),
+        ("run --size 16", r"--size: a multiple of 16, at least 32"),
         ("run --steps 0", r"--steps: at least 1"),
+        ("run --seed 1000", r"--seed: the data of its base model have 1000; take another"),
         ("run --grid nowhere/grid.png", r"nowhere/grid\.png: there is no folder nowhere"),
         ("run --grid tests", r"tests is a folder; give the name of a file"),
         ("run --json tests", r"tests is a folder; give the name of a file"),
         ("run --grid grid", r"grid: give a name that ends as a picture's does, such as grid\.png"),
+        ("run --grid grid.psd", r"grid\.psd: give a name that ends as a picture's does"),
+        ("--curve run --plot curve.bmp", r"curve\.bmp: give a name that ends as a picture's does"),
+        ("--curve run --plot curve.svg", r"run has no checkpoint"),
         ("--curve run", r"run has no checkpoint\. Give the folder"),
         ("--curve run --json nowhere/a.json", r"there is no folder nowhere"),
     ],

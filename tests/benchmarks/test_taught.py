@@ -1,6 +1,7 @@
 """What is compared: each case is a run that the launcher accepts, and differs from the first one in
 what its name says."""
 
+import json
 import re
 
 import pytest
@@ -40,6 +41,33 @@ def options(capsys, tmp_path, monkeypatch):
         return dict(re.findall(r"^  [* ] (\w+) +(\S+)", capsys.readouterr().out, re.MULTILINE))
 
     return of
+
+
+def test_other_settings_are_another_run(monkeypatch, tmp_path):
+    names = {taught.folder_name(case, steps) for case in taught.CASES for steps in (300, 600)}
+    assert len(names) == 2 * len(taught.CASES)
+    name = taught.folder_name("policy A, bf16", 600)
+    assert re.fullmatch(r"policy-a-bf16-600-[0-9a-f]{8}", name)
+    assert name == taught.folder_name("policy A, bf16", 600)
+    (tmp_path / "transformer").mkdir()
+    (tmp_path / "transformer" / "config.json").write_text("{}")
+    monkeypatch.setattr(taught, "BASE", tmp_path)
+    assert name != taught.folder_name("policy A, bf16", 600)
+
+
+def test_the_figures_of_a_run(tmp_path):
+    """Losses of the last steps, without those that were skipped; seconds of all."""
+    lines = [{"loss": 9.0, "step_seconds": 1.0, "skipped": False}] * 30
+    lines += [{"loss": 2.0, "step_seconds": 3.0, "skipped": False}] * taught.LAST
+    lines += [{"loss": 1e9, "step_seconds": 3.0, "skipped": True}]
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert taught.figures(tmp_path) == {"loss": 2.0, "step_seconds": 3.0, "skipped": 1}
+
+
+def test_what_has_failed_is_in_the_table(capsys):
+    found = taught.measure({"float32": None}, samples=2)
+    assert found == [{"name": "float32", "failed": True}]
+    assert capsys.readouterr().out.splitlines()[1] == f"{'float32':<22}  failed; see above"
 
 
 @pytest.mark.parametrize("name", taught.CASES)

@@ -49,17 +49,22 @@ def test_the_loss_is_the_formula(loss):
 
     rng = np.random.default_rng(0)
     images = rng.standard_normal((2, 4, 8, 8)).astype(np.float32)
-    images[0, 2] = 40  # the logarithm of a variance, beyond the limit
     noise = rng.standard_normal((2, 2, 8, 8)).astype(np.float32)
     cell = loss(Halves(), 0.25)
-    found = float(cell(Tensor(images), Tensor(noise)))
 
-    mean, logvar = np.split(images.astype(np.float64), 2, axis=1)
-    logvar = logvar.clip(-30, 20)
-    drawn = mean + np.exp(logvar / 2) * noise
-    decoded = np.concatenate([2 * drawn, -drawn], axis=1)
-    divergence = 0.5 * np.mean(mean**2 + np.exp(logvar) - 1 - logvar)
-    assert found == pytest.approx(np.square(decoded - images).mean() + 0.25 * divergence, rel=1e-5)
+    def expected():
+        mean, logvar = np.split(images.astype(np.float64), 2, axis=1)
+        logvar = logvar.clip(-30, 20)
+        drawn = mean + np.exp(logvar / 2) * noise
+        decoded = np.concatenate([2 * drawn, -drawn], axis=1)
+        divergence = 0.5 * np.mean(mean**2 + np.exp(logvar) - 1 - logvar)
+        return np.square(decoded - images).mean() + 0.25 * divergence
+
+    for logvar in (None, 40, -40):  # the logarithm of a variance: as drawn, beyond the limits
+        if logvar is not None:
+            images[0, 2] = logvar
+        found = float(cell(Tensor(images), Tensor(noise)))
+        assert found == pytest.approx(expected(), rel=1e-5), logvar
 
 
 @pytest.fixture(scope="module")
