@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,12 @@ ADAMW = dict(beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=1e-2)
 CLIP = 1.0
 
 Arrays = Mapping[str, np.ndarray]
+
+
+@functools.cache
+def encoders_of(pipeline: str) -> Encoders:
+    """The same ones for every case: they are compiled once."""
+    return Encoders(pipeline)
 
 
 class Encoders:
@@ -81,7 +88,7 @@ class Case(ABC):
         self.meta = meta
         self.pipeline = str(reference_dir / "tiny-flux")
         self.batch = load_file(reference_dir / "fixed_batch.safetensors")
-        self.encoders = Encoders(self.pipeline)
+        self.encoders = encoders_of(self.pipeline)
         height, width = self.batch["pixel_values"].shape[-2:]
         self.image_ids = image_ids(height // 16, width // 16)
         #: Arguments of the loss cell. Networks without guidance embedding are told no guidance,

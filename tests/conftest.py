@@ -45,6 +45,13 @@ def tiny_flux():
 
 
 @pytest.fixture(scope="session")
+def one_layer_flux():
+    """The same with one layer of each kind, where depth is not what is tested: it compiles in half
+    the time."""
+    return ROOT / "tests" / "data" / "one-layer-flux"
+
+
+@pytest.fixture(scope="session")
 def data_dir():
     return ROOT / "tests" / "data"
 

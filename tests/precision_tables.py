@@ -38,14 +38,14 @@ def report_of(parts, traced):
     return report
 
 
-def encoders(tiny_flux):
+def encoders(pipeline):
     """Text encoders and VAE, frozen as the launcher does, and how they are called."""
     from flux_common.loading import load_text_encoders, load_vae
     from hooks.types import Models
     from launcher.training.freeze import freeze
 
-    clip, t5 = load_text_encoders(str(tiny_flux))
-    models = Models(text_encoder=clip, text_encoder_2=t5, vae=load_vae(str(tiny_flux)))
+    clip, t5 = load_text_encoders(str(pipeline))
+    models = Models(text_encoder=clip, text_encoder_2=t5, vae=load_vae(str(pipeline)))
     freeze(models.values())
     return models
 

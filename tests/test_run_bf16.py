@@ -32,7 +32,7 @@ def test_a_controlnet_trains_and_is_exported_in_float32(graph_mode, folder):
     from flux_common.loading import load_transformer
     from flux_controlnet_plugin.controlnet import load_controlnet
 
-    start("flux_controlnet", TINY, folder / "controlnet")
+    start("flux_controlnet", TINY, folder / "controlnet", "gradient_checkpointing=true")
     config = load_transformer(str(ROOT / "tests/data/one-layer-flux")).config
     trained = load_controlnet(str(folder / "controlnet/controlnet"), transformer_config=config)
     for name, parameter in trained.parameters_and_names():

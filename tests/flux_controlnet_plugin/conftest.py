@@ -7,12 +7,17 @@ TEXT_LENGTH = 16
 
 
 @pytest.fixture(scope="session")
-def transformer(graph_mode, tiny_flux):
-    """The tiny FLUX transformer, frozen: 2 double and 2 single blocks, float32."""
+def transformer(graph_mode, one_layer_flux):
+    """A double and a single block."""
+    return load_frozen(one_layer_flux)
+
+
+def load_frozen(pipeline):
+    """A transformer, frozen, in float32."""
     from flux_common.loading import load_transformer
     from launcher.training.freeze import set_trainable
 
-    transformer = load_transformer(str(tiny_flux))
+    transformer = load_transformer(str(pipeline))
     set_trainable(transformer, False)
     return transformer
 
@@ -43,7 +48,7 @@ def micro_batch():
 def make_loss(transformer):
     """make_loss(double, single) around a fresh ControlNet."""
 
-    def make(double, single, filled=False):
+    def make(double, single, filled=False, transformer=transformer):
         from flux_controlnet_plugin.controlnet import controlnet_from_transformer
         from flux_controlnet_plugin.loss import FluxControlNetLoss
         from tests.controlnets import fill_zero_layers

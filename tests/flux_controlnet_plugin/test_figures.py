@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from tests.encoded import Kept
+from tests.flux_controlnet_plugin.conftest import load_frozen
 
 
 def plan(rows, groups, size):
@@ -64,8 +65,8 @@ ROWS = (3, 4)
 
 
 @pytest.fixture(scope="module")
-def loss(make_loss):
-    return make_loss(1, 1, filled=True)
+def loss(make_loss, tiny_flux):
+    return make_loss(1, 1, filled=True, transformer=load_frozen(tiny_flux))
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "proj_mlp")
 
 
 @pytest.fixture(scope="session")
-def make_transformer(graph_mode, tiny_flux):
-    """make_transformer(adapters=True): the tiny FLUX transformer as a run trains it, float32."""
+def make_transformer(graph_mode, one_layer_flux):
+    """make_transformer(adapters=True): a transformer as a run trains it, float32."""
 
     def make(adapters=True, seed=0):
         from flux_common.loading import load_transformer
@@ -18,7 +18,7 @@ def make_transformer(graph_mode, tiny_flux):
         from flux_lora_plugin.recipe import configure_trainable
         from hooks.types import Models
 
-        transformer = load_transformer(str(tiny_flux))
+        transformer = load_transformer(str(one_layer_flux))
         if adapters:
             add_adapters(transformer, TARGETS, rank=RANK, lora_alpha=2 * RANK, seed=seed)
         return configure_trainable(Models(transformer=transformer))["transformer"]
@@ -27,7 +27,7 @@ def make_transformer(graph_mode, tiny_flux):
 
 
 @pytest.fixture(scope="session")
-def make_clip(graph_mode, tiny_flux):
+def make_clip(graph_mode, one_layer_flux):
     """make_clip(): the tiny CLIP with adapters, float32."""
 
     def make():
@@ -36,7 +36,7 @@ def make_clip(graph_mode, tiny_flux):
         from flux_lora_plugin.recipe import configure_trainable
         from hooks.types import Models
 
-        clip = load_text_encoder(str(tiny_flux))
+        clip = load_text_encoder(str(one_layer_flux))
         add_adapters(clip, CLIP_TARGETS, rank=RANK, lora_alpha=RANK, seed=0)
         return configure_trainable(Models(text_encoder=clip))["text_encoder"]
 

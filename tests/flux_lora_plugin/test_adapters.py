@@ -123,7 +123,7 @@ def test_the_exported_file_is_diffusers(make_transformer, make_clip, tmp_path):
         names = set(file.keys())
         about = json.loads(file.metadata()["lora_adapter_metadata"])
         assert file.metadata()["format"] == "pt"
-        name = "single_transformer_blocks.1.proj_mlp.lora_A.weight"
+        name = "single_transformer_blocks.0.proj_mlp.lora_A.weight"
         value = file.get_tensor(f"transformer.{name}")
     np.testing.assert_array_equal(value, parameters(models["transformer"])[name].asnumpy())
     assert "transformer.transformer_blocks.0.attn.to_out.0.lora_B.weight" in names

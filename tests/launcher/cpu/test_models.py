@@ -164,7 +164,7 @@ def test_recomputed_controlnet(graph_mode, tiny_flux, transformer_inputs, refere
     assert worst_gradient(names, grads, reference, "controlnet/grad/")[0] < 1e-4
 
 
-def test_recomputed_controlnet_in_float16(graph_mode, tiny_flux, transformer_inputs, reference):
+def test_recomputed_controlnet_in_float16(graph_mode, one_layer_flux, transformer_inputs):
     """With the substitutes' own gradients this graph is cyclic, and does not compile."""
     import mindspore as ms
 
@@ -173,8 +173,8 @@ def test_recomputed_controlnet_in_float16(graph_mode, tiny_flux, transformer_inp
     from tests.controlnets import fill_zero_layers
     from tests.launcher.cpu import cells
 
-    transformer = load_transformer(tiny_flux)
-    controlnet = controlnet_of(transformer, 2, 1)
+    transformer = load_transformer(one_layer_flux)
+    controlnet = controlnet_of(transformer, 1, 1)
     fill_zero_layers(controlnet)
     freeze([transformer])
     cast_frozen(transformer, ms.float16)
@@ -187,24 +187,6 @@ def test_recomputed_controlnet_in_float16(graph_mode, tiny_flux, transformer_inp
     _, grads = step(*(x.astype(ms.float16) for x in inputs), *transformer_inputs[4:-1])
     assert all(np.isfinite(as_float32(gradient)).all() for gradient in grads)
     assert sum(np.any(as_float32(gradient)) for gradient in grads) > len(grads) - 10
-
-
-@pytest.mark.parametrize("how", ["parameters", "to_float"])
-def test_transformer_in_float16(how, graph_mode, tiny_flux, transformer_inputs, reference):
-    """Parameters in float16, or float32 parameters and float16 arithmetic."""
-    import mindspore as ms
-
-    from tests.launcher.cpu import cells
-
-    model = load_transformer(tiny_flux)
-    if how == "parameters":
-        model.to(ms.float16)
-    else:
-        model.to_float(ms.float16)
-    inputs = [x.astype(ms.float16) for x in transformer_inputs[:4]]
-    _, out = cells.TransformerLoss(model)(*inputs, *transformer_inputs[4:])
-    assert out.dtype == ms.float16
-    assert 1e-5 < np.abs(as_float32(out) - reference["transformer/out"]).max() < 2e-2
 
 
 def test_transformer_pynative(graph_mode, tiny_flux, transformer_inputs, reference):
