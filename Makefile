@@ -51,7 +51,7 @@ tiny-flux: setup ## train a small FLUX that paints shapes from nothing, for hour
 	$(BIN)/python examples/tiny_flux/make.py runs/tiny-flux runs/tiny-flux-shapes
 
 test: lint browser ## linters, type check, then all tests (one file: make test ARGS=tests/test_imports.py)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 browser: ## get a Chromium for the tests that look at a page, if this machine lets us
 	@sh scripts/browser.sh --install >/dev/null || echo 'The tests that look at a page are skipped.' >&2

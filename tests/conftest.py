@@ -7,6 +7,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+#: The files that take longest, in this order.
+LONG = [
+    "test_run", "test_variants", "test_run_cache", "test_bf16", "test_parity_lora", "test_run_bf16",
+    "test_loss", "test_models", "test_run_fp16", "test_autoencoder_recipe", "test_run_lora",
+    "test_own_launcher", "test_parity",
+]  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    """Long files first, so that workers end at about the same time (pytest-xdist hands out files in
+    this order, with --no-loadscope-reorder)."""
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONG)))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -74,7 +74,7 @@ def run(folder):
         *("heldout_samples=2", "checkpointing_steps=4", "ema_decay=0.9"),
         *("validation_steps=2", "at_start=true"),
         *("validation_samples=1", f"validation_prompt={PROMPT}", f"validation_image={CONTROL}"),
-        "validation_inference_steps=2",
+        *("validation_inference_steps=2", "num_single_layers=1"),
         f"cache_dir={folder / 'cache'}",  # its own: what it encodes is looked at
         "report_to=tensorboard",
     )

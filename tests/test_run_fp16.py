@@ -12,7 +12,7 @@ def start(output_dir, *arguments):
         *("--recipe", "flux_controlnet", "--config", TINY, "-p", "tests/loud_loss.py"),
         *(f"output_dir={output_dir}", "precision.mixed_precision=fp16", "max_train_steps=3"),
         *("lr_scheduler=constant", "lr_warmup_steps=0", "max_train_samples=4", "device=CPU"),
-        *("num_single_layers=0", *arguments),
+        *arguments,
     )
 
 

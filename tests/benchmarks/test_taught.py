@@ -14,6 +14,8 @@ HALF_TRAINED = {"trainable_params": "half", "name": "adamw_upcast", "stochastic_
 WEIGHT_DECAY = {"name": "adam_weight_decay"}
 DIFFERENCES = {
     "float32": {},
+    "float32, seed 1": {"seed": "1"},
+    "float32, seed 2": {"seed": "2"},
     "policy A, bf16": {"mixed_precision": "bf16"},
     "policy A, fp16": {"mixed_precision": "fp16"},
     "policy B, bf16": {"mixed_precision": "bf16", **HALF},
@@ -49,8 +51,7 @@ def test_other_settings_are_another_run(monkeypatch, tmp_path):
     name = taught.folder_name("policy A, bf16", 600)
     assert re.fullmatch(r"policy-a-bf16-600-[0-9a-f]{8}", name)
     assert name == taught.folder_name("policy A, bf16", 600)
-    (tmp_path / "transformer").mkdir()
-    (tmp_path / "transformer" / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"other weights")
     monkeypatch.setattr(taught, "BASE", tmp_path)
     assert name != taught.folder_name("policy A, bf16", 600)
 

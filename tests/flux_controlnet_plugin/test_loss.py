@@ -7,28 +7,44 @@ import pytest
 pytestmark = pytest.mark.usefixtures("graph_mode")
 
 
-def gradients_of(loss, micro_batch, loss_scaler=None):
-    """(loss, gradients by parameter name), without the loss scale"""
+def differentiate(loss, loss_scaler=None):
+    """A function from a micro-batch to (loss, gradients by parameter), without the loss scale."""
     from mindspore import Tensor
 
     from launcher.training.step import Gradients
 
     scale = 1.0 if loss_scaler is None else float(loss_scaler.scale_value)
     cell = Gradients(loss, loss.trainable_params(), loss_scaler)
-    value, gradients = cell(*map(Tensor, micro_batch))
     names = [name for name, p in loss.controlnet.parameters_and_names() if p.requires_grad]
-    arrays = (g.asnumpy() / scale for g in gradients)
-    return float(value), dict(zip(names, arrays, strict=True))
+
+    def run(micro_batch):
+        value, gradients = cell(*map(Tensor, micro_batch))
+        arrays = (g.asnumpy() / scale for g in gradients)
+        return float(value), dict(zip(names, arrays, strict=True))
+
+    return run
 
 
 @pytest.fixture(scope="session")
-def fresh(make_loss, micro_batch):
-    return gradients_of(make_loss(1, 1), micro_batch)
+def fresh_and_filled(make_loss, micro_batch):
+    """Of one ControlNet before and after its zero layers are filled: one graph."""
+    from tests.controlnets import fill_zero_layers
+
+    loss = make_loss(1, 1)
+    run = differentiate(loss)
+    fresh = run(micro_batch)
+    fill_zero_layers(loss.controlnet)
+    return fresh, run(micro_batch)
 
 
 @pytest.fixture(scope="session")
-def filled(make_loss, micro_batch):
-    return gradients_of(make_loss(1, 1, filled=True), micro_batch)
+def fresh(fresh_and_filled):
+    return fresh_and_filled[0]
+
+
+@pytest.fixture(scope="session")
+def filled(fresh_and_filled):
+    return fresh_and_filled[1]
 
 
 def predict(loss, micro_batch, with_controlnet):
@@ -66,7 +82,7 @@ def test_filled_zero_layers_let_gradients_through_to_every_parameter(filled):
 def test_without_single_blocks_the_last_text_stream_gets_no_gradients(make_loss, micro_batch):
     # Nothing follows that would use what the last double block does to the text tokens: neither
     # its output (six parameters) nor the queries that would make it (three).
-    _, gradients = gradients_of(make_loss(1, 0, filled=True), micro_batch)
+    _, gradients = differentiate(make_loss(1, 0, filled=True))(micro_batch)
     block = "transformer_blocks.0."
     assert {name for name, gradient in gradients.items() if not np.any(gradient)} == {
         f"{block}attn.to_add_out.weight",
@@ -141,7 +157,7 @@ def test_half_precision_agrees_with_float32(make_loss, micro_batch, filled, one_
     cast_frozen(half, ms.float16)
     cast_trained(controlnet, ms.float32, ms.float16)
     loss = FluxControlNetLoss(controlnet, half, text_length=16, guidance_scale=3.5)
-    value, gradients = gradients_of(loss, micro_batch, dynamic_loss_scaler())
+    value, gradients = differentiate(loss, dynamic_loss_scaler())(micro_batch)
     expected_value, expected = filled
     assert value == pytest.approx(expected_value, rel=2e-3)
     assert all(p.dtype == ms.float32 for p in controlnet.get_parameters())
