@@ -61,9 +61,9 @@ def test_nothing_is_encoded_again_whatever_else_changes(cache, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-def test_other_weights_make_their_own_encodings(copy, tiny_flux, tmp_path):
+def test_other_weights_make_their_own_encodings(copy, one_layer_flux, tmp_path):
     pipeline = tmp_path / "other"
-    shutil.copytree(tiny_flux, pipeline)
+    shutil.copytree(one_layer_flux, pipeline)
     path = pipeline / "vae" / "diffusion_pytorch_model.safetensors"
     weights = load_file(path)
     weights["encoder.conv_out.bias"] += np.float32(0.5)
@@ -76,9 +76,9 @@ def test_other_weights_make_their_own_encodings(copy, tiny_flux, tmp_path):
     assert before.items() < after.items() and len(after) == len(before) + 1
 
 
-def test_an_encoding_that_is_not_finite_stops_it_and_is_not_kept(tiny_flux, tmp_path):
+def test_an_encoding_that_is_not_finite_stops_it_and_is_not_kept(one_layer_flux, tmp_path):
     pipeline = tmp_path / "other"
-    shutil.copytree(tiny_flux, pipeline)
+    shutil.copytree(one_layer_flux, pipeline)
     path = pipeline / "vae" / "diffusion_pytorch_model.safetensors"
     weights = load_file(path)
     weights["encoder.conv_out.bias"][:] = np.inf
