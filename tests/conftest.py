@@ -59,8 +59,8 @@ def tiny_flux():
 
 @pytest.fixture(scope="session")
 def one_layer_flux():
-    """The same with one layer of each kind, where depth is not what is tested: it compiles in half
-    the time."""
+    """The first layers of its networks, and the same VAE, where depth is not what is tested: it
+    compiles in half the time."""
     return ROOT / "tests" / "data" / "one-layer-flux"
 
 

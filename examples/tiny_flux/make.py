@@ -63,12 +63,11 @@ def require_same(work: Path) -> None:
 
 def require_replaceable(target: Path, work: Path) -> None:
     """That nothing but an earlier pipeline is lost where the new one goes, hours from now."""
-    whole, kept = target.resolve(), (work.resolve(), ROOT)
-    if whole.is_relative_to(kept[0]) or any(path.is_relative_to(whole) for path in kept):
+    new, made = target.resolve(), work.resolve()
+    if new.is_relative_to(made) or made.is_relative_to(new) or ROOT.is_relative_to(new):
         sys.exit(f"{target} cannot be replaced by the pipeline; give a folder beside {work}.")
-    if not target.exists() or (target / "model_index.json").is_file():
-        return
-    if not target.is_dir() or any(target.iterdir()):
+    is_free = not target.exists() or (target.is_dir() and not any(target.iterdir()))
+    if not is_free and not (target / "model_index.json").is_file():
         sys.exit(f"{target} holds something else than a pipeline, and stays. Give a new folder.")
 
 

@@ -4,25 +4,15 @@ tests/benchmarks/test_parity.py."""
 import numpy as np
 import pytest
 
+from tests.gradients import gradients_by_name
+
 pytestmark = pytest.mark.usefixtures("graph_mode")
 
 
 def differentiate(loss, loss_scaler=None):
-    """A function from a micro-batch to (loss, gradients by parameter), without the loss scale."""
-    from mindspore import Tensor
-
-    from launcher.training.step import Gradients
-
-    scale = 1.0 if loss_scaler is None else float(loss_scaler.scale_value)
-    cell = Gradients(loss, loss.trainable_params(), loss_scaler)
+    """`gradients_by_name`, by the names of the ControlNet's parameters."""
     names = [name for name, p in loss.controlnet.parameters_and_names() if p.requires_grad]
-
-    def run(micro_batch):
-        value, gradients = cell(*map(Tensor, micro_batch))
-        arrays = (g.asnumpy() / scale for g in gradients)
-        return float(value), dict(zip(names, arrays, strict=True))
-
-    return run
+    return gradients_by_name(loss, names, loss_scaler)
 
 
 @pytest.fixture(scope="session")

@@ -4,28 +4,19 @@ tests/benchmarks."""
 import numpy as np
 import pytest
 
+from tests.gradients import gradients_by_name
+
 pytestmark = pytest.mark.usefixtures("graph_mode")
 
 
 def differentiate(loss, loss_scaler=None):
-    """A function from a micro-batch to (loss, gradients by adapter), without the loss scale."""
-    from mindspore import Tensor
-
+    """`gradients_by_name`, by the names of the adapters."""
     from flux_lora_plugin.adapters import parameters
-    from launcher.training.step import Gradients
 
-    scale = 1.0 if loss_scaler is None else float(loss_scaler.scale_value)
-    cell = Gradients(loss, loss.trainable_params(), loss_scaler)
     names = [f"transformer.{name}" for name in parameters(loss.transformer)]
     if loss.text_encoder is not None:
         names += [f"text_encoder.{name}" for name in parameters(loss.text_encoder)]
-
-    def run(micro_batch):
-        value, gradients = cell(*map(Tensor, micro_batch))
-        arrays = (g.asnumpy() / scale for g in gradients)
-        return float(value), dict(zip(names, arrays, strict=True))
-
-    return run
+    return gradients_by_name(loss, names, loss_scaler)
 
 
 def fill(cell, seed=1):
