@@ -80,10 +80,11 @@ class ImagesSection:
     controlnet_conditioning_scale: float = option(
         1.0, help="what the ControlNet's outputs are multiplied by", resume="free"
     )
-    validation_vae: Literal["memory", "process"] = option(
-        "memory",
-        help="where the VAE is: in the memory of the training; or in a process of its own on the "
-        "CPU, which is slower, for where the device has no room for decoding",
+    validation_vae: Literal["auto", "process"] = option(
+        "auto",
+        help="where the VAE is. auto: in the memory of the training, and once that does not "
+        "suffice in a process of its own on the CPU, which is slower; process: there from the "
+        "start",
         resume="free",
     )
 

@@ -21,7 +21,8 @@ def sample(config: Any, request: SampleRequest) -> Iterator[SampledImage]:
     from flux_common.encode import encode_captions
     from flux_common.encodings import FluxEncodings
     from flux_controlnet_plugin import models
-    from flux_controlnet_plugin.images import Painter, Settings, load_vae
+    from flux_controlnet_plugin.images import Painter, Settings
+    from flux_controlnet_plugin.vae_process import MovableVae
     from flux_controlnet_plugin.validation import read_control
     from launcher.training import weights
     from launcher.training.cache import DiskCache
@@ -69,7 +70,7 @@ def sample(config: Any, request: SampleRequest) -> Iterator[SampledImage]:
 
     request.say("loading the networks")
     weights.load(networks.cells().values())
-    painter = Painter(networks, load_vae(config.model, config.precision))
+    painter = Painter(networks, MovableVae(config.model, config.precision, request.say))
     request.say("making the first image, which compiles")
     for subject, (prompt, _) in enumerate(request.subjects):
         entry, control = cache.get(keys[prompt]), controls[subject]

@@ -1,12 +1,14 @@
-"""The VAE of a pipeline in a process of its own, which works on the CPU."""
+"""The VAE of a pipeline where there is room for it: if need be, in a process on the CPU."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from flux_common import loading
+from launcher.training import device_memory
 from launcher.training.helper import Helper
 
 if TYPE_CHECKING:
@@ -37,9 +39,8 @@ class VaeProcess:
         self._helper = Helper(
             _Vae,
             (section.pretrained_model_name_or_path, section.revision, section.variant),
-            task="decodes the images of validations",
-            way_out="Continue the run by --resume latest; validate fewer or smaller images, or set "
-            "images.validation_vae=memory.",
+            task="encodes and decodes images",
+            way_out="Make fewer or smaller images.",
         )
         self.config = SimpleNamespace(**self._helper.call("config"))
 
@@ -56,6 +57,50 @@ class VaeProcess:
 
         array = self._helper.call("run", name, tensor.astype(ms.float32).asnumpy())
         return ms.Tensor(array).astype(self.dtype)
+
+
+class MovableVae:
+    """Stands for an `AutoencoderKL`, which it has in memory until that does not suffice.
+
+    What a VAE holds while it decodes grows with the image: some gigabytes for one of 1024 x 1024. A
+    training that just fits leaves less. From then on, a `VaeProcess` does the work.
+
+    Args:
+        section: the configuration's `model`.
+        precision: the configuration's `precision`.
+        on_move: told, in a sentence without a full stop, that it has moved.
+    """
+
+    def __init__(self, section: Any, precision: Any, on_move: Callable[[str], object]) -> None:
+        from flux_controlnet_plugin.images import load_vae
+
+        self._vae = load_vae(section, precision)
+        self._move: Callable[[], Any] | None = lambda: VaeProcess(section, precision)
+        self._on_move = on_move
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._vae, name)
+
+    def encode(self, pixels: Any) -> tuple[Any]:
+        """See `VaeProcess.encode`."""
+        return self._run("encode", pixels)
+
+    def decode(self, latents: Any) -> tuple[Any]:
+        """See `VaeProcess.decode`."""
+        return self._run("decode", latents)
+
+    def _run(self, name: str, tensor: Any) -> tuple[Any]:
+        try:
+            (result,) = getattr(self._vae, name)(tensor)
+            result.asnumpy()  # errors of an NPU come when something waits for it
+            return (result,)
+        except (RuntimeError, MemoryError) as error:
+            if self._move is None or not device_memory.is_exhausted(error):
+                raise
+        # Outside of `except`: the error's traceback holds what was being computed.
+        self._vae, self._move = self._move(), None
+        self._on_move("the VAE has no room beside the networks, and works on the CPU from now on")
+        return self._run(name, tensor)
 
 
 class _Vae:

@@ -7,8 +7,8 @@
     grid.png                  all of that in one image
 
 The VAE is loaded into the training process for this: it is small beside the transformer (FLUX.1's
-takes 0.17 GB in half precision), and stays compiled between two validations. Where the device has
-no room for what decoding takes, it works on the CPU, in a process of its own: a second process on
+takes 0.17 GB in half precision), and stays compiled between two validations. Once the device has no
+room for what decoding takes, it moves to the CPU, into a process of its own: a second process on
 the device could not have the memory that the training holds. The text encoders are not needed: the
 prompts' embeddings are in the cache.
 """
@@ -112,8 +112,8 @@ def images_of_run(
     Raises:
         UserError: there is nothing to make them with.
     """
-    from flux_controlnet_plugin.images import Painter, load_vae
-    from flux_controlnet_plugin.vae_process import VaeProcess
+    from flux_controlnet_plugin.images import Painter
+    from flux_controlnet_plugin.vae_process import MovableVae, VaeProcess
 
     images = config.images
     if not images.is_wanted:
@@ -136,14 +136,18 @@ def images_of_run(
         sample, prompt = dataset[row], dataset.captions(row)[0]
         control, target = from_float(sample.condition), from_float(sample.target)
         subjects.append(Subject(prompt, embeddings(prompt), control, target))
-    in_memory = images.validation_vae == "memory"
-    vae = (load_vae if in_memory else VaeProcess)(config.model, config.precision)
+    news: list[str] = []
+    if images.validation_vae == "process":
+        vae: Any = VaeProcess(config.model, config.precision)
+    else:
+        vae = MovableVae(config.model, config.precision, news.append)
     return ValidationImages(
         Painter(models, vae),
         subjects,
         images.num_validation_images,
         images.settings | {"seed": config.train.seed},
         Path(config.train.output_dir).expanduser() / "validation",
+        news,
     )
 
 
@@ -174,7 +178,8 @@ class Prepared:
         images = {}
         if self._images is not None:
             images["grid"] = self._images.paint(step)
-            said.append(f"images in {images['grid']}")
+            said += [f"images in {images['grid']}", *self._images.news]
+            self._images.news.clear()
         return {"figures": figures, "images": images, "summary": "; ".join(said)}
 
 
@@ -210,6 +215,7 @@ class ValidationImages:
         count: of each.
         settings: of all, but for the size and the number.
         folder: `validation` in the run's folder.
+        news: what the user should know of how they are made, as it comes.
     """
 
     def __init__(
@@ -219,7 +225,9 @@ class ValidationImages:
         count: int,
         settings: Mapping[str, Any],
         folder: Path,
+        news: list[str],
     ) -> None:
+        self.news = news
         self._painter = painter
         self._subjects = subjects
         self._count = count

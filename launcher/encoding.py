@@ -18,6 +18,7 @@ from launcher import child
 from launcher.console import Console
 from launcher.parts import prepare_models
 from launcher.ticker import duration
+from launcher.training import device_memory
 from launcher.training.errors import UserError, refuse
 
 if TYPE_CHECKING:
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
     from launcher.plugins import Plugins
     from launcher.training.cache.options import CacheOptions
     from launcher.training.precision.report import Report
+
+
+_SMALLER = (
+    "precision.text_encoders=half halves what text encoders take; `launcher plan` with the same "
+    "arguments shows how much that is."
+)
 
 
 @dataclass
@@ -186,13 +193,14 @@ class EncodingStage:
             weights.load(models.cells().values())
         start = time.monotonic()
         cache = _Watched(encoded.cache, console, lambda: self._observe(models, encoded.report))
-        self._hook.precompute(
-            config=config,
-            models=models,
-            dataset=self._dataset,
-            encodings=encoded.encodings,
-            cache=cache,
-        )
+        with device_memory.needed_for("encoding the data set", _SMALLER):
+            self._hook.precompute(
+                config=config,
+                models=models,
+                dataset=self._dataset,
+                encodings=encoded.encodings,
+                cache=cache,
+            )
         inputs = f"{missing} input{'s' if missing > 1 else ''}"
         console.headline(f"encoded {inputs} in {duration(time.monotonic() - start)}")
         if self._options is not None:

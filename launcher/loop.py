@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +18,18 @@ from launcher.plugin_checks import display_path
 from launcher.rundir import FolderGoneError, RunDir
 from launcher.schedule import Schedule
 from launcher.tracking import Trackers
-from launcher.training import device
+from launcher.training import device, device_memory
 from launcher.training.errors import UserError, refuse
 from launcher.validation import Validator
 
 if TYPE_CHECKING:
     from launcher.training.precision.report import Report
+
+_SMALLER = (
+    "Give a smaller train.train_batch_size and more train.gradient_accumulation_steps, for as many "
+    "samples a step, and go on from the newest checkpoint, if there is one, by --resume latest. "
+    "`launcher plan` with the same arguments shows what else makes it smaller."
+)
 
 
 @dataclass
@@ -75,9 +82,11 @@ class Loop:
                     output = self._step(asked)
                     state.step += 1
                     progress.update(state.step, loss=output.loss, lr=state.learning_rate)
-                    self.hook.on_step_end(state=state, output=output)
-                    self._logs = self.run_dir.logs.sizes()
-                    self._validate_if_due()
+                    with self._saving_if_it_fails():
+                        self._logs = self.run_dir.logs.sizes()
+                        self.hook.on_step_end(state=state, output=output)
+                        self._logs = self.run_dir.logs.sizes()
+                        self._validate_if_due()
                     self._save_if_due(asked)
                     if asked.stop is not None:
                         raise Interrupted(asked.stop, self._saved(self._save()))
@@ -97,7 +106,8 @@ class Loop:
         tries, scale = 0, None
         while True:
             started = time.perf_counter()
-            output: StepOutput = self.hook.train_step(state=state, batch=batch)
+            with device_memory.needed_for("a training step", _SMALLER):
+                output: StepOutput = self.hook.train_step(state=state, batch=batch)
             seconds = waited + time.perf_counter() - started
             try:
                 self._record(batch, output, waited, seconds)
@@ -158,13 +168,23 @@ class Loop:
         state = self.state
         if self.validator is None or not self.validator.is_due(state.step, state.max_train_steps):
             return
-        try:
-            self.validator.run(state)
-        except UserError as error:
-            if state.step == self._first:
-                raise
-            raise UserError(f"{error} Apart from that, {self._saved(self._save())}") from error
+        self.validator.run(state)
         self._logs = self.run_dir.logs.sizes()
+
+    @contextmanager
+    def _saving_if_it_fails(self) -> Iterator[None]:
+        """Around what follows a step, and is not needed to go on from it."""
+        try:
+            yield
+        except FolderGoneError:
+            raise
+        except UserError as error:
+            raise UserError(f"{error} Apart from that, {self._saved(self._save())}") from error
+        except Exception:  # a mistake in a plugin, whose traceback comes next
+            self.console.headline(
+                f"failed after step {self.state.step}; {self._saved(self._save())}"
+            )
+            raise
 
     def _save_if_due(self, asked: Asked) -> None:
         """Take a checkpoint if one is due or SIGUSR1 wants one, and none is being written."""

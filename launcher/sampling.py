@@ -18,7 +18,7 @@ from launcher.parts import prepare_models
 from launcher.plugin_checks import display_path
 from launcher.rundir import CONFIG, expand
 from launcher.start import read_exported
-from launcher.training import checkpoint
+from launcher.training import checkpoint, device_memory
 from launcher.training.errors import UserError, refuse
 from launcher.training.images import check_image, write_png
 
@@ -166,10 +166,11 @@ def run(
     total = len(subjects) * len(options.scale) * options.num_images
     written = 0
     try:
-        for file in output.write(images):
-            written += 1
-            console.headline(f"image {written} of {total}")
-            console.result(str(file))
+        with device_memory.needed_for("an image", "Make smaller ones, by --height and --width."):
+            for file in output.write(images):
+                written += 1
+                console.headline(f"image {written} of {total}")
+                console.result(str(file))
     except (OSError, UserError) as error:
         if weights.folder.is_dir():
             raise

@@ -13,6 +13,7 @@ from launcher.logs import FIGURES
 from launcher.mending import Mender
 from launcher.rundir import RunDir
 from launcher.tracking import Trackers
+from launcher.training import device_memory
 from launcher.training.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 
 #: In a run's folder: what validations have left.
 FOLDER = "validation"
+
+_SMALLER = (
+    "Validate on fewer or smaller images, or not at all; what a recipe looks at has options of its "
+    "own: `launcher config` with the same arguments lists them."
+)
 
 
 def problems(config: Config, plugins: Plugins) -> list[str]:
@@ -152,6 +158,7 @@ class Validator:
 
         while True:
             try:
-                return look()
+                with device_memory.needed_for("a validation", _SMALLER):
+                    return look()
             except DamagedEntryError as error:
                 self._mender(error)

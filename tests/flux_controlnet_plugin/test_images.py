@@ -198,10 +198,14 @@ def test_the_schedulers_table_for_training_stays_as_it_is(loss, vae, tiny_flux, 
 def vae_process_of(pipeline):
     from flux_controlnet_plugin.vae_process import VaeProcess
 
-    section = SimpleNamespace(
+    return VaeProcess(*sections(pipeline))
+
+
+def sections(pipeline):
+    model = SimpleNamespace(
         pretrained_model_name_or_path=str(pipeline), revision=None, variant=None
     )
-    return VaeProcess(section, SimpleNamespace(mixed_precision="no"))
+    return model, SimpleNamespace(mixed_precision="no")
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +220,34 @@ def test_a_vae_in_another_process_makes_the_same_image(
     other._pipeline.transformer = painter._pipeline.transformer  # compiled already
     made = other.paint(embeddings, control, settings)
     assert np.abs(made.astype(int) - image).max() <= 1
+
+
+@pytest.mark.parametrize("half", ["encode", "decode"])
+def test_a_vae_without_room_moves_to_another_process(
+    half, painter, painter_with, vae, vae_process, embeddings, control, settings, image, monkeypatch
+):
+    from flux_controlnet_plugin import vae_process as module
+
+    def exhausted(*_):
+        raise RuntimeError("- Memory not enough:\nMemory isn't enough, alloc size: 17B.")
+
+    in_memory = SimpleNamespace(
+        config=vae.config,
+        dtype=vae.dtype,
+        diag_gauss_dist=vae.diag_gauss_dist,
+        **{"encode": vae.encode, "decode": vae.decode, half: exhausted},
+    )
+    monkeypatch.setattr("flux_controlnet_plugin.images.load_vae", lambda *_: in_memory)
+    monkeypatch.setattr(module, "VaeProcess", lambda *_: vae_process)
+    said = []
+    movable = module.MovableVae(*sections("somewhere"), said.append)
+    other = painter_with(movable)
+    other._pipeline.transformer = painter._pipeline.transformer  # compiled already
+    made = other.paint(embeddings, control, settings)
+    assert np.abs(made.astype(int) - image).max() <= 1
+    assert np.array_equal(other.paint(embeddings, control, settings), made)
+    (sentence,) = said
+    assert "works on the CPU from now on" in sentence
 
 
 def test_what_it_hands_back_has_the_dtype_of_the_networks(vae_process, monkeypatch):

@@ -44,7 +44,7 @@ def images(folder, painter):
         Subject("", ("e", "E"), control + 1, target),
     ]
     settings = {"num_inference_steps": 4, "seed": 7}
-    return ValidationImages(painter, subjects, 2, settings, folder)
+    return ValidationImages(painter, subjects, 2, settings, folder, ["the VAE moved"])
 
 
 def names(folder):
@@ -90,6 +90,12 @@ def test_of_many_steps_some_are_shown(images, folder):
     for step in range(12):
         images.paint(step)
     assert columns(folder) == 2 + 8
+
+
+def test_what_is_new_is_said_once(images):
+    prepared = validation.Prepared(None, images)
+    assert prepared.look(1)["summary"].endswith("grid.png; the VAE moved")
+    assert prepared.look(2)["summary"].endswith("grid.png")
 
 
 def test_compiling_leaves_nothing_behind(images, folder, painter):

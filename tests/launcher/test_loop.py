@@ -454,10 +454,41 @@ def test_a_validation_that_cannot_be_done_loses_no_step(tmp_path):
         run.go()
     found, weight = run.saved(3)
     assert weight == 6
-    # Done again after the mistake is mended: the line that was written does not count.
+    # The line that was written does not count.
     assert "validation/figures.jsonl" not in found.about["logs"]
     lines = (run.run_dir.path / "metrics.jsonl").read_bytes()
     assert lines[: found.about["logs"]["metrics.jsonl"]].count(b"\n") == 3
+
+
+@pytest.mark.parametrize("where", ["validation", "on_step_end"])
+def test_a_mistake_in_a_plugin_after_a_step_loses_no_step(tmp_path, where):
+    run = validated(tmp_path / "run", {3}, ValueError("bug") if where == "validation" else None)
+    if where == "on_step_end":
+        run.hook.after[3] = lambda: 1 / 0
+    with pytest.raises(ValueError if where == "validation" else ZeroDivisionError):
+        run.go()
+    (said,) = run.console.lines
+    assert "failed after step 3; the run is saved up to" in said and "--resume" in said
+    found, weight = run.saved(3)
+    assert weight == 6
+    lines = (run.run_dir.path / "metrics.jsonl").read_bytes()
+    assert lines[: found.about["logs"]["metrics.jsonl"]].count(b"\n") == 3
+
+
+def test_a_step_without_enough_memory(tmp_path):
+    run = Run(tmp_path / "run")
+    train_step = run.hook.train_step
+
+    def exhausted(state, batch):
+        if state.step == 3:
+            raise RuntimeError("- Memory not enough:\nMemory isn't enough, alloc size: 17B.")
+        return train_step(state, batch)
+
+    run.hook.train_step = exhausted
+    with pytest.raises(
+        UserError, match=r"for a training step: Memory .*17B\. .*by --resume latest"
+    ):
+        run.go()
 
 
 def test_a_folder_that_is_removed_before_the_first_step(tmp_path):
