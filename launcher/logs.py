@@ -92,7 +92,7 @@ class Logs:
             self.reopen(name)
             if (folder / name).is_file():
                 with open(folder / name, "rb") as file:
-                    self._sizes[name] += self._files[name].write(file.read(size))
+                    self._add(name, file.read(size))
 
     def append(self, name: str, record: Mapping[str, Any]) -> None:
         """Add a line. The log is begun with its first.
@@ -111,8 +111,7 @@ class Logs:
             return
         if name not in self._files:
             self.reopen(name)
-        self._files[name].write(line)
-        self._sizes[name] += len(line)
+        self._add(name, line)
 
     def sizes(self) -> dict[str, int]:
         """The logs that have been opened, and their sizes in bytes."""
@@ -138,6 +137,17 @@ class Logs:
         for file in self._files.values():
             file.close()
         self._files.clear()
+
+    def _add(self, name: str, content: bytes) -> None:
+        """Write all of it or nothing."""
+        file, left = self._files[name], content
+        try:
+            while left:  # a disk that is getting full takes a part of it
+                left = left[file.write(left) :]
+        except OSError:
+            file.truncate(self._sizes[name])
+            raise
+        self._sizes[name] += len(content)
 
     def _open(self, name: str, mode: str) -> Path:
         path = self._folder / name

@@ -2,6 +2,7 @@
 
 import json
 import math
+import resource
 import subprocess
 import sys
 import textwrap
@@ -31,6 +32,20 @@ def test_a_line_a_record_with_null_for_what_is_not_finite(logs, tmp_path):
         {"step": 1, "loss": None, "scale": None},
         {"step": 2, "loss": 0.5, "changed": {"a": [1, 2]}},
     ]
+    assert logs.sizes() == {METRICS: (tmp_path / METRICS).stat().st_size}
+
+
+def test_a_disk_that_gets_full_within_a_line(logs, tmp_path):
+    logs.append(METRICS, {"step": 1})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (17, limits[1]))  # room for 5 bytes
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            logs.append(METRICS, {"step": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    logs.append(METRICS, {"step": 3})
+    assert lines(tmp_path / METRICS) == [{"step": 1}, {"step": 3}]
     assert logs.sizes() == {METRICS: (tmp_path / METRICS).stat().st_size}
 
 
