@@ -158,7 +158,7 @@ def _describe_one(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(map(str, get_args(kind)))
     if get_origin(kind) in (list, tuple):
-        return f"a list, each element {describe(get_args(kind)[0])}"
+        return f"a list (each element: {describe(get_args(kind)[0])})"
     return _WORDS[kind]
 
 

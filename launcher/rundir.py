@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from launcher.logs import METRICS, Logs
+from launcher.logs import FIGURES, METRICS, Logs
 from launcher.provenance import provenance
 from launcher.training import atomic
 from launcher.training.errors import UserError
@@ -212,6 +212,26 @@ class RunDir:
         for name, value in record.items():
             _require_number(name, value)
         self.append(METRICS, record)
+
+    def write_figures(self, step: int, figures: Mapping[str, Any]) -> None:
+        """Append what a validation has found to `validation/figures.jsonl`, as `write_metrics`.
+
+        Args:
+            step: steps that are done.
+            figures: numbers by name.
+
+        Raises:
+            ValueError: one is named `step`.
+            TypeError: one is not a number.
+        """
+        if "step" in figures:
+            raise ValueError(
+                "a figure of Validation.figures is named 'step', which every line has; give it "
+                "another name"
+            )
+        for name, value in figures.items():
+            _require_number(name, value)
+        self.append(FIGURES, {"step": step, **figures})
 
     def append(self, name: str, record: Mapping[str, Any]) -> None:
         """Add a line to a log; see `Logs.append`. From then on the folder is not abandoned.

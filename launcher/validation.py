@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from hooks.types import Config, Dataset, TrainState, Validation
 from launcher.console import Console
-from launcher.logs import FIGURES
 from launcher.mending import Mender
 from launcher.rundir import RunDir
 from launcher.tracking import Trackers
@@ -144,7 +143,7 @@ class Validator:
             )
         )
         if found.figures:
-            self._run_dir.append(FIGURES, {"step": state.step, **found.figures})
+            self._run_dir.write_figures(state.step, found.figures)
             figures = {f"validation/{name}": value for name, value in found.figures.items()}
             self._trackers.log(state.step, figures)
         if found.images:

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import os
 import secrets
+import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,7 +32,7 @@ ID = "tracking-id.txt"
 #: SwanLab takes ids of no other length.
 _LENGTH = 21
 #: Seconds that the run waits for all services to begin. Clients give up after about 100 by
-#: themselves; who is asked to log in has this long.
+#: themselves.
 OPENING = 180.0
 #: Seconds that the run waits, at its end, for what they have not sent yet.
 CLOSING = 60.0
@@ -76,12 +78,11 @@ def run_id(folder: Path) -> str:
     """What the run in a folder is known by at the services. A run that goes on in another folder is
     another one there."""
     path = folder / ID
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
+    identity = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+    if not identity:
         identity = secrets.token_hex(_LENGTH)[:_LENGTH]
         atomic.write_text(path, f"{identity}\n")
-        return identity
+    return identity
 
 
 class Tracker(Protocol):
@@ -126,6 +127,22 @@ def opener(name: str) -> Callable[[Occasion], Tracker]:
     from launcher.tracking.swanlab import SwanLab
 
     return SwanLab
+
+
+@contextmanager
+def _nothing_to_type() -> Iterator[None]:
+    """Let who asks for something on the terminal, such as a login, find that nobody answers.
+
+    A thread that waits for an answer could not be ended: the interpreter aborts at its end where
+    one is reading from standard input.
+    """
+    terminal = sys.stdin
+    with open(os.devnull) as nothing:
+        sys.stdin = nothing
+        try:
+            yield
+        finally:
+            sys.stdin = terminal
 
 
 class Trackers:
@@ -179,9 +196,10 @@ class Trackers:
         self._tell(lambda tracker: tracker.images(step, files))
 
     def __enter__(self) -> Trackers:
-        for name in self._names:
-            self._open[name] = Background(name, partial(self._begin, name))
-        self._wait(Background.wait_made, self._opening)
+        with _nothing_to_type() if self._names else nullcontext():
+            for name in self._names:
+                self._open[name] = Background(name, partial(self._begin, name))
+            self._wait(Background.wait_made, self._opening)
         return self
 
     def __exit__(

@@ -475,6 +475,24 @@ def test_a_mistake_in_a_plugin_after_a_step_loses_no_step(tmp_path, where):
     assert lines[: found.about["logs"]["metrics.jsonl"]].count(b"\n") == 3
 
 
+def test_a_service_that_fails_costs_no_step(tmp_path):
+    class Service:
+        def log(self, step, figures):
+            raise ConnectionError("the network is down")
+
+        def close(self, failed):
+            pass
+
+    run = Run(tmp_path / "run")
+    trackers = Trackers(["wandb"], None, run.console.headline, lambda name: lambda _: Service())
+    run.loop.trackers = trackers
+    with trackers:
+        run.go()
+    assert [line["step"] for line in run.metrics()] == [1, 2, 3, 4, 5, 6]
+    (line,) = run.console.lines
+    assert "wandb failed and is left out" in line
+
+
 def test_a_step_without_enough_memory(tmp_path):
     run = Run(tmp_path / "run")
     train_step = run.hook.train_step

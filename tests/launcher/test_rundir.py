@@ -293,6 +293,17 @@ def test_a_further_figure_must_be_a_number(tmp_path, value):
     assert lines(run) == []
 
 
+@pytest.mark.parametrize("figures", [{"score": "good"}, {"score": None}, {"step": 1.0}])
+def test_figures_of_a_validation_are_numbers_and_hide_no_step(tmp_path, figures):
+    with RunDir.claim(tmp_path, "") as run:
+        with pytest.raises((TypeError, ValueError), match=r"'score' must be a number|named 'step'"):
+            run.write_figures(2, {"loss": 0.5, **figures})
+        assert not (tmp_path / "validation").exists()
+        run.write_figures(2, {"loss": np.float32(0.5), "gap": math.nan})
+    written = (tmp_path / "validation/figures.jsonl").read_text()
+    assert json.loads(written) == {"step": 2, "loss": 0.5, "gap": None}
+
+
 def test_a_file_is_never_written_twice(tmp_path):
     with RunDir.claim(tmp_path, "") as run:
         run.write_json("precision.json", {"vae": "bf16"})

@@ -3,17 +3,20 @@
 import importlib
 import inspect
 import math
+import os
 import signal
 import sys
 import threading
 import time
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from hooks.types import Dist
 from launcher import tracking
+from launcher.rundir import RunDir
 from launcher.sections import TrackingSection
 from launcher.tracking import Occasion, Trackers
 from launcher.tracking.background import Background, TooSlowError
@@ -187,6 +190,20 @@ def test_a_service_that_does_not_begin_is_left_out(occasion, said, hangs):
     assert "wandb failed" in line and "no answer" in line
 
 
+def test_nobody_answers_a_service_that_asks_for_a_login(occasion, said, monkeypatch):
+    reader, writer = os.pipe()  # a terminal that nobody types at
+    with os.fdopen(writer, "w"), os.fdopen(reader) as terminal:
+        monkeypatch.setattr("sys.stdin", terminal)
+
+        def log_in(occasion):
+            raise PermissionError(f"the key is {input()!r}")
+
+        with Trackers(["wandb"], occasion(), said.append, lambda name: log_in, opening=5):
+            assert sys.stdin is terminal
+    (line,) = said
+    assert "EOFError" in line
+
+
 def test_what_waits_for_a_service_has_a_limit(hangs):
     made = Background("wandb", object, backlog=3)
     made.wait_made(5)
@@ -239,9 +256,37 @@ def test_a_run_is_known_by_one_name(tmp_path):
     identity = tracking.run_id(tmp_path)
     assert len(identity) == 21 and identity.isalnum() and identity == identity.lower()
     assert tracking.run_id(tmp_path) == identity
+    (tmp_path / "tracking-id.txt").write_text("\n")  # of a disk that was full
+    assert len(tracking.run_id(tmp_path)) == 21
     other = tmp_path / "other"
     other.mkdir()
     assert tracking.run_id(other) != identity
+
+
+@pytest.mark.parametrize("is_main", [True, False])
+def test_what_a_run_tells_of_itself(tmp_path, is_main):
+    """The configuration's section, as the services get it; of several processes, one tells."""
+    from launcher.pipeline import Training
+
+    section = TrackingSection(report_to="tensorboard", tracker_run_name="mine", offline=True)
+    training = Training(
+        config=SimpleNamespace(tracking=section),
+        hook=None,
+        models=None,
+        dataset=None,
+        stage=None,
+        encoded=None,
+        schedule=None,
+        dist=Dist(rank=0 if is_main else 1, world_size=2),
+        run_dir=RunDir(tmp_path, is_main, []),
+        console=SimpleNamespace(headline=print),
+    )
+    made = training._trackers(7, "train: {seed: 1}", "flux_fence")
+    told = made._occasion
+    assert made._names == (["tensorboard"] if is_main else [])
+    assert (told.folder, told.project, told.name) == (tmp_path, "flux_fence", "mine")
+    assert (told.step, told.offline, told.config) == (7, True, {"train": {"seed": 1}})
+    assert len(told.run_id) == (21 if is_main else 0)
 
 
 def test_what_is_not_installed_is_named(monkeypatch):
