@@ -7,6 +7,7 @@ is taken when the thread is free.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -19,8 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from hooks.types import Models, TrainState
-from launcher.plugin_checks import display_path
-from launcher.rundir import CONFIG, FolderGoneError, RunDir
+from launcher.rundir import CONFIG, FolderGoneError, RunDir, resume_command
 from launcher.training import checkpoint, weights
 from launcher.training.errors import UserError
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 #: The folder of averaged weights, in a run's and in a checkpoint's.
 EMA = "ema"
+#: What their names begin with among a checkpoint's tensors.
+_AVERAGE = "ema."
 
 
 #: What the writing thread rests after each piece, in times of what the piece took. Writing keeps
@@ -87,7 +89,9 @@ class Contents:
         ]
         tensors = {f"weights.{name}": parameter for name, parameter in trained}
         tensors |= {f"optimizer.{name}": p for name, p in step.state().items()}
-        tensors |= {f"ema.{name}": averages[id(p)] for name, p in trained if id(p) in averages}
+        tensors |= {
+            f"{_AVERAGE}{name}": averages[id(p)] for name, p in trained if id(p) in averages
+        }
         return cls(tensors, models, averages)
 
     def averaged(self, parameter: Any) -> np.ndarray[Any, Any]:
@@ -97,14 +101,24 @@ class Contents:
     def read(self, source: checkpoint.Checkpoint) -> int:
         """Set every tensor to its value in a checkpoint. Returns how many there are.
 
+        A run that has begun to keep averages, or ceased to, goes on: the averages then begin with
+        the weights of the checkpoint, or are left out.
+
         Raises:
             UserError: lists those that are missing, left over, or of another shape or dtype.
         """
         import mindspore as ms
 
         expected = {name: checkpoint.info_of(tensor) for name, tensor in self.tensors.items()}
-        for name, value in checkpoint.load(source, expected):
+        begins = bool(self.averages) and not checkpoint.has_tensors(source, _AVERAGE)
+        if begins:
+            expected = {n: info for n, info in expected.items() if not n.startswith(_AVERAGE)}
+        left_out = None if self.averages else _AVERAGE
+        for name, value in checkpoint.load(source, expected, left_out):
             self.tensors[name].set_data(ms.Tensor(value))
+        if begins:
+            for parameter in self.models.trainable_parameters():
+                weights.set_value(self.averages[id(parameter)], weights.value_of(parameter))
         return len(expected)
 
 
@@ -120,6 +134,7 @@ class Saver:
         config_text: the configuration, which each has a copy of.
         start: the step that the run starts at.
         on_saved: called in this thread when a checkpoint is complete, with its folder.
+        say: shows the user a line.
         clock: seconds that never go back.
     """
 
@@ -133,6 +148,7 @@ class Saver:
         config_text: str,
         start: int,
         on_saved: Callable[[Path], object],
+        say: Callable[[str], object],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._options = options
@@ -142,6 +158,8 @@ class Saver:
         self._about = dict(about)
         self._config_text = config_text
         self._on_saved = on_saved
+        self._say = say
+        self._not_removed: str | None = None
         self._clock = clock
         self._pool = ThreadPoolExecutor(1, "checkpoint", _give_way)
         self._writing: Future[Path] | None = None
@@ -172,17 +190,23 @@ class Saver:
             return True
         return minutes is not None and self._clock() - self._time >= 60 * minutes
 
-    def take(self, state: TrainState, logs: Mapping[str, int]) -> None:
+    def take(
+        self, state: TrainState, logs: Mapping[str, int], *, owes_validation: bool = False
+    ) -> None:
         """Copy the state and let the copy be written.
 
         Args:
             logs: the sizes of the run's logs when the state was reached.
+            owes_validation: one was due then, and is still to be done.
         """
-        self.hold(state, logs)
+        self.hold(state, logs, owes_validation=owes_validation)
+        self._step, self._time = state.step, self._clock()
         self._pace.start()
         self._writing = self._pool.submit(self._write)
 
-    def hold(self, state: TrainState, logs: Mapping[str, int]) -> None:
+    def hold(
+        self, state: TrainState, logs: Mapping[str, int], *, owes_validation: bool = False
+    ) -> None:
         """Copy the state, for `write_held`; waits for what is being written."""
         self.wait()
         for name, tensor in self._contents.tensors.items():
@@ -194,11 +218,11 @@ class Saver:
         about = self._about | {
             "epoch": state.epoch,
             "logs": dict(logs),
+            "owes_validation": owes_validation,
             # A copy: the loop goes on with the original.
             "memory": json.loads(json.dumps(state.memory)),
         }
         self._copied = (state.step, about)
-        self._step, self._time = state.step, self._clock()
 
     def write_held(self) -> Path | None:
         """Write what was copied last, in this thread, unless that has been done. Neither MindSpore
@@ -208,11 +232,13 @@ class Saver:
             return self._writing.result()
         return None if self._copied is None else self._write()
 
-    def save(self, state: TrainState, logs: Mapping[str, int]) -> Path:
-        """Have the state in a checkpoint, now. Returns its folder."""
+    def save(
+        self, state: TrainState, logs: Mapping[str, int], *, owes_validation: bool = False
+    ) -> Path:
+        """Have the state in a checkpoint, now; see `take`. Returns its folder."""
         self.wait()
         if state.step != self._step or self._copied is not None:
-            self.take(state, logs)
+            self.take(state, logs, owes_validation=owes_validation)
             self.wait()
         return checkpoint.path_of(self._run_dir.path, state.step)
 
@@ -257,6 +283,9 @@ class Saver:
             if not self._run_dir.logs.are_in_place():
                 raise FolderGoneError from error
             raise UserError(self._explain(error)) from error
+        if self._not_removed is not None:
+            self._say(f"warning: {self._not_removed}")
+            self._not_removed = None
         self._on_saved(path)
 
     def _write(self) -> Path:
@@ -268,9 +297,14 @@ class Saver:
         path = checkpoint.write(
             self._run_dir.path, step, self._copy, about, self._add_files, self._pace.rest
         )
-        if (limit := self._options.checkpoints_total_limit) is not None:
-            checkpoint.keep_newest(self._run_dir.path, limit)
         self._copied = None
+        if (limit := self._options.checkpoints_total_limit) is not None:
+            try:
+                checkpoint.keep_newest(self._run_dir.path, limit, step)
+            except OSError as error:  # the new one is there
+                self._not_removed = (
+                    f"a checkpoint beyond checkpoint.checkpoints_total_limit stays: {error}"
+                )
         return path
 
     def _add_files(self, folder: Path) -> None:
@@ -295,11 +329,16 @@ class Saver:
         path = self._run_dir.path
         steps = checkpoint.steps_in(path)
         kept = f"The last one is {checkpoint.path_of(path, steps[-1]).name}" if steps else "None is"
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        way_out = (
+            "Free some space on the disk, or have fewer kept (checkpoint.checkpoints_total_limit)"
+            if is_full
+            else f"Mend what keeps the run from writing {error.filename or 'there'}"
+        )
         return (
             f"{checkpoint.path_of(path, self._step)} could not be written: "
-            f"{error.strerror or error}. {kept}{'' if steps else ' there'}. Free some space on "
-            "the disk, or have fewer kept (checkpoint.checkpoints_total_limit), then go on with "
-            f"`{resume_command(path)}`."
+            f"{error.strerror or error}. {kept}{'' if steps else ' there'}. {way_out}, then go on "
+            f"with `{resume_command(path)}`."
         )
 
     def __enter__(self) -> Saver:
@@ -318,10 +357,3 @@ def _give_way() -> None:
     """Let this thread have what time of the processors the steps leave (on Linux, niceness is a
     thread's)."""
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
-
-
-def resume_command(path: Path) -> str:
-    """What a user types to continue the run of a folder."""
-    import shlex
-
-    return f"launcher --resume {shlex.quote(display_path(path))}"

@@ -51,6 +51,10 @@ class Interrupted(KeyboardInterrupt):
         self.saved = saved
 
 
+class Left(BaseException):
+    """A signal has ended what may be left half-done; see `Asked.can_leave`."""
+
+
 class Asked:
     """What signals have asked of the training loop.
 
@@ -58,12 +62,15 @@ class Asked:
         stop: the signal that wants it to end after the step; None: none does.
         is_compiling: to be set while a graph is compiled, which takes minutes and cannot be left by
             an exception.
+        can_leave: to be set around what takes long and may be left half-done: a signal then raises
+            Left there.
         save: whether SIGUSR1 wants the state saved. To be set back.
     """
 
     def __init__(self) -> None:
         self.stop: int | None = None
         self.is_compiling = False
+        self.can_leave = False
         self.save = False
 
 
@@ -113,11 +120,14 @@ def listening() -> Iterator[None]:
 
 
 @contextmanager
-def interruptible(clean_up: Callable[[], object]) -> Iterator[None]:
+def interruptible(
+    clean_up: Callable[[], object], saved: Callable[[], str] = lambda: ""
+) -> Iterator[None]:
     """Let SIGINT and SIGTERM end the block, by an Interrupted.
 
     Args:
         clean_up: called if the process has to end on the spot.
+        saved: returns `Interrupted.saved`.
     """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -125,10 +135,11 @@ def interruptible(clean_up: Callable[[], object]) -> Iterator[None]:
             signal.signal(sig, signal.SIG_IGN)
         if (launcher := parent()) is not None:
             launcher.tell(signal=signal.Signals(number).name)
+        where = saved()
         if not _is_compiling(frame):
-            raise Interrupted(number)
+            raise Interrupted(number, where)
         clean_up()
-        _leave(number)
+        _leave(number, where)
 
     with _handlers(dict.fromkeys(_SIGNALS, interrupt)):
         yield
@@ -152,6 +163,9 @@ def stoppable(while_compiling: Callable[[], str]) -> Iterator[Asked]:
             # at once where there is a graph.
             if asked.is_compiling:
                 _leave(number, while_compiling())
+            if asked.can_leave and not _is_compiling(frame):
+                _say("saving; Ctrl-C again leaves at once")
+                raise Left
             _say("finishing the step, then saving; Ctrl-C again leaves at once")
         elif number == signal.SIGINT:
             _say("left at once: what was done since the last checkpoint is lost")

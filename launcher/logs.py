@@ -6,6 +6,7 @@ one that it was writing.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import math
@@ -14,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from launcher.training import atomic
 from launcher.training.errors import UserError
 
 #: A line a step.
@@ -22,7 +24,8 @@ METRICS = "metrics.jsonl"
 FIGURES = "validation/figures.jsonl"
 #: A line each time that the run was continued.
 RESUMES = "resumes.jsonl"
-#: Those that lose the lines of steps that are done again.
+#: Those that lose the lines of steps that are done again, also where a checkpoint knows nothing of
+#: them.
 SHORTENED = (METRICS, FIGURES)
 
 
@@ -58,41 +61,51 @@ class Logs:
         """
         return self._open(name, "ab")
 
-    def go_back(self, sizes: Mapping[str, int]) -> None:
+    def go_back(self, sizes: Mapping[str, int], step: int) -> list[str]:
         """Forget the lines that were written after a checkpoint: what they tell of is done again.
 
         Args:
             sizes: of the logs when the checkpoint was taken, in bytes; from `sizes`. A log of
                 `SHORTENED` that is not named was begun later.
+            step: that of the checkpoint.
 
-        Raises:
-            UserError: one of them is shorter.
+        Returns:
+            What is to be said of logs that are not what they were then, in sentences.
         """
+        said = []
         for name, size in {**dict.fromkeys(SHORTENED, 0), **sizes}.items():
-            if not size and not (self._folder / name).exists():
+            path = self._folder / name
+            # Each time that the run was continued has its line in RESUMES, whatever came of it.
+            if name == RESUMES or (not size and not path.exists()):
                 continue
             self.reopen(name)
-            if self._sizes[name] < size:
-                raise UserError(
-                    f"{self._folder / name} has {self._sizes[name]} bytes, and had {size} when the "
-                    "checkpoint was written: lines are missing. Restore it from a copy, or remove "
-                    "the run and begin anew."
-                )
-            self._files[name].truncate(size)
-            self._sizes[name] = size
+            kept = _size_until(path, size, step)
+            if kept != size:
+                said.append(_changed(path, step))
+            self._files[name].truncate(kept)
+            self._sizes[name] = kept
+        return said
 
-    def copy(self, folder: Path, sizes: Mapping[str, int]) -> None:
+    def copy(self, folder: Path, sizes: Mapping[str, int], step: int) -> list[str]:
         """Begin with the lines of another run, up to a checkpoint.
 
         Args:
-            folder: of the other run; a log that is not there any more is left out.
-            sizes: as for `go_back`.
+            folder: of the other run.
+            sizes, step: as for `go_back`.
+
+        Returns:
+            See `go_back`.
         """
+        said = []
         for name, size in sizes.items():
             self.reopen(name)
-            if (folder / name).is_file():
+            kept = _size_until(folder / name, size, step)
+            if kept != size:
+                said.append(_changed(folder / name, step))
+            if kept:
                 with open(folder / name, "rb") as file:
-                    self._add(name, file.read(size))
+                    self._add(name, file.read(kept))
+        return said
 
     def append(self, name: str, record: Mapping[str, Any]) -> None:
         """Add a line. The log is begun with its first.
@@ -144,8 +157,9 @@ class Logs:
         try:
             while left:  # a disk that is getting full takes a part of it
                 left = left[file.write(left) :]
-        except OSError:
+        except OSError as error:
             file.truncate(self._sizes[name])
+            error.filename = str(self._folder / name)
             raise
         self._sizes[name] += len(content)
 
@@ -163,9 +177,74 @@ class Logs:
                 f"another process is writing to {path}: the run in {self._folder} is still going "
                 "on. Wait for its end, or stop it (SIGTERM lets it save first)."
             ) from None
+        except OSError as error:
+            # Some file systems of clusters have no locks. Then nobody is kept from starting a
+            # second run in the folder; but the first one can run.
+            if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
+                file.close()
+                raise
+        atomic.sync(path.parent)  # a checkpoint counts on the log being there after a power cut
         self._files[name] = file
         self._sizes[name] = os.fstat(file.fileno()).st_size
         return path
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process adds to a log at this moment."""
+    try:
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # gone with the file
+    except BlockingIOError:
+        return True
+    except OSError:  # not there, not readable, or on a file system without locks
+        return False
+    return False
+
+
+def count_lines(path: Path) -> int:
+    """The lines of a log; 0: there is none."""
+    if not path.is_file():
+        return 0
+    with open(path, "rb") as file:
+        return sum(1 for _ in file)
+
+
+def _size_until(path: Path, size: int, step: int) -> int:
+    """The bytes of a log's lines up to a step: the size that a checkpoint noted, if that is where
+    such a line ends; else as many as there are such lines from the beginning on."""
+    if not size or not path.is_file():
+        return 0
+    with open(path, "rb") as file:
+        file.seek(max(0, size - _LONGEST))
+        end = file.read(min(size, _LONGEST))
+        if file.tell() == size and _step_of(end[end.rfind(b"\n", 0, -1) + 1 :]) in range(step + 1):
+            return size
+        file.seek(0)
+        kept = 0
+        for line in file:
+            if _step_of(line) not in range(step + 1):
+                break
+            kept += len(line)
+        return kept
+
+
+#: Bytes; more than any line has.
+_LONGEST = 1 << 20
+
+
+def _step_of(line: bytes) -> int | None:
+    """The step of a whole line; None: it is none."""
+    try:
+        return int(json.loads(line)["step"]) if line.endswith(b"\n") else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _changed(path: Path, step: int) -> str:
+    return (
+        f"{path} is not what it was when the checkpoint was written: only its whole lines up to "
+        f"step {step}, of {count_lines(path)} lines, are kept"
+    )
 
 
 def _plain(value: Any) -> Any:

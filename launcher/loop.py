@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hooks.types import Batch, Config, StepOutput, TrainState
-from launcher.checkpointing import Saver, resume_command
+from launcher.checkpointing import Saver
 from launcher.console import Console
 from launcher.feed import Feed, Graphs
-from launcher.interrupt import Asked, Interrupted, stoppable
+from launcher.interrupt import Asked, Interrupted, Left, stoppable
 from launcher.plugin_checks import display_path
-from launcher.rundir import FolderGoneError, RunDir
+from launcher.rundir import FolderGoneError, RunDir, resume_command
 from launcher.schedule import Schedule
 from launcher.tracking import Trackers
 from launcher.training import device, device_memory
@@ -42,6 +42,7 @@ class Loop:
         report: looks at what is compiled.
         set_loss_scale: gives the loss another scale; None: it is not scaled.
         config_text: to write once more if the run's folder is removed.
+        owes_validation: one was due after the last step that is done, and is still to be done.
     """
 
     config: Config
@@ -58,6 +59,7 @@ class Loop:
     console: Console
     set_loss_scale: Callable[[float], None] | None
     config_text: str
+    owes_validation: bool = False
 
     def run(self) -> None:
         """All steps that are not done yet.
@@ -72,7 +74,7 @@ class Loop:
         self._left_out = 0
         state = self.state
         try:
-            if self._first == 0:
+            if self._first == 0 or self.owes_validation:
                 self._validate_if_due()
             with (
                 stoppable(self._save_while_compiling) as asked,
@@ -86,15 +88,21 @@ class Loop:
                         self._logs = self.run_dir.logs.sizes()
                         self.hook.on_step_end(state=state, output=output)
                         self._logs = self.run_dir.logs.sizes()
-                        self._validate_if_due()
+                        self._validate_if_due(asked)
                     self._save_if_due(asked)
-                    if asked.stop is not None:
-                        raise Interrupted(asked.stop, self._saved(self._save()))
+                    self._stop_if_asked(asked)
                 if self.saver.is_wanted:  # so that the run can be given more steps
                     self._save()
                 self.saver.wait()
-        except FolderGoneError as error:
+                self._stop_if_asked(asked)
+        except (FolderGoneError, OSError) as error:
+            if isinstance(error, OSError) and self.run_dir.logs.are_in_place():
+                raise
             raise UserError(self._rescue()) from error
+
+    def _stop_if_asked(self, asked: Asked) -> None:
+        if asked.stop is not None:
+            raise Interrupted(asked.stop, self._saved(self._save()))
 
     def _step(self, asked: Asked) -> StepOutput:
         """One optimisation step, tried again with a lower loss scale while gradients overflow."""
@@ -164,12 +172,24 @@ class Loop:
         figures |= output.metrics
         self.trackers.log(step, {f"train/{name}": value for name, value in figures.items()})
 
-    def _validate_if_due(self) -> None:
-        state = self.state
-        if self.validator is None or not self.validator.is_due(state.step, state.max_train_steps):
+    def _validate_if_due(self, asked: Asked | None = None) -> None:
+        """Look at what is trained, if it is time to.
+
+        Args:
+            asked: a signal that came, or comes meanwhile, goes first: the validation is then owed.
+        """
+        state, validator, asked = self.state, self.validator, asked or Asked()
+        is_due = validator is not None and validator.is_due(state.step, state.max_train_steps)
+        self.owes_validation = is_due
+        if validator is None or not is_due or asked.stop is not None:
             return
-        self.validator.run(state)
+        asked.can_leave = True
+        try:
+            validator.run(state)
+        finally:
+            asked.can_leave = False
         self._logs = self.run_dir.logs.sizes()
+        self.owes_validation = False
 
     @contextmanager
     def _saving_if_it_fails(self) -> Iterator[None]:
@@ -178,6 +198,8 @@ class Loop:
             yield
         except FolderGoneError:
             raise
+        except Left:  # what it has asked for comes next
+            pass
         except UserError as error:
             raise UserError(f"{error} Apart from that, {self._saved(self._save())}") from error
         except Exception:  # a mistake in a plugin, whose traceback comes next
@@ -190,16 +212,22 @@ class Loop:
         """Take a checkpoint if one is due or SIGUSR1 wants one, and none is being written."""
         if (asked.save or self.saver.is_due(self.state.step)) and self.saver.is_free:
             asked.save = False
-            self.saver.take(self.state, self._logs)
+            self.saver.take(self.state, self._logs, owes_validation=self.owes_validation)
 
     def _save(self) -> Path | None:
         """Have all steps in a checkpoint. None: none was done."""
         if self.state.step == self._first:
             return None
-        return self.saver.save(self.state, self._logs)
+        return self.saver.save(self.state, self._logs, owes_validation=self.owes_validation)
 
     def _save_while_compiling(self) -> str:
-        return self._saved(self.saver.write_held())
+        try:
+            return self._saved(self.saver.write_held())
+        except OSError as error:  # must not be raised through MindSpore's compiler
+            return (
+                f"the last steps could not be saved ({error.strerror or error}). To go on from the "
+                f"last checkpoint: `{resume_command(self.run_dir.path)}`"
+            )
 
     def _saved(self, path: Path | None) -> str:
         """Where the run stands, and the way on."""

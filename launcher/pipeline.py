@@ -18,19 +18,21 @@ from hooks.types import Batch, Config, Dataset, Dist, Models, StepOutput, TrainS
 from launcher import child, resume, tracking, validation
 from launcher.checkpointing import EMA, Contents, Saver
 from launcher.console import Console
-from launcher.encoding import Encoded, EncodingStage, child_task
+from launcher.encoding import Encoded, EncodingStage, cache_options, child_task
 from launcher.feed import Feed, Graphs
 from launcher.hub import account, push
 from launcher.interrupt import deferred, interruptible
 from launcher.loop import Loop
 from launcher.mending import Mender
 from launcher.parts import prepare_models, trainable_parameters
-from launcher.rundir import RunDir, expand
+from launcher.plugin_checks import display_path
+from launcher.rundir import RunDir, expand, resume_command
 from launcher.rundir import problems as rundir_problems
 from launcher.schedule import Schedule
 from launcher.sections import precision_problems, skipping_problems
 from launcher.start import EXPORTED, Start
 from launcher.tracking import Occasion, Trackers
+from launcher.training import checkpoint
 from launcher.training.errors import UserError, refuse
 from launcher.validation import Validator
 
@@ -74,7 +76,7 @@ def run(
         return
     with (
         start.open(dist) as run_dir,
-        interruptible(run_dir.abandon),
+        interruptible(run_dir.abandon, partial(where_it_stands, run_dir.path)),
         start.config_file(run_dir) as config_file,
     ):
         provenance = dict(
@@ -96,6 +98,9 @@ def run(
         dataset = hook.prepare_data(config=config, dataset=dataset, say=console.headline)
         networks = prepare_networks(config, hook)
         start.note(networks=resume.of_networks(networks))
+        kept_in = cache_options(config)
+        memory = None if kept_in is None else kept_in.digests_dir
+        start.note(frozen=resume.of_frozen(networks, memory))
         stage = EncodingStage(
             plugins,
             config,
@@ -113,6 +118,15 @@ def run(
         training.run(start, text, provenance)
     if dist.is_main:
         push.after_run(plugins, config, run_dir.path, console)
+
+
+def where_it_stands(folder: Path) -> str:
+    """What to tell of a run that is interrupted outside of its steps; empty: nothing is kept."""
+    steps = checkpoint.steps_in(folder)
+    if not steps:
+        return ""
+    path = display_path(checkpoint.path_of(folder, steps[-1]))
+    return f"the run is saved up to {path}. To go on: `{resume_command(folder)}`"
 
 
 def _flags(command_line: list[str]) -> list[str]:
@@ -191,6 +205,7 @@ class Training:
             config_text,
             state.step,
             lambda path: hook.on_checkpoint(state=state, directory=path),
+            console.headline,
         )
         with trackers, saver, feed:
             graphs = self._compile(state, step, ema, feed, report)
@@ -211,8 +226,9 @@ class Training:
                 console,
                 partial(setattr, step, "loss_scale") if scaled else None,
                 config_text,
+                start.owes_validation,
             ).run()
-        files = self._export(contents)
+        files = self._export_somewhere(contents, config_text)
         run_dir.write_json(
             EXPORTED,
             {"step": state.step, "files": [str(f.relative_to(run_dir.path)) for f in files]},
@@ -281,6 +297,22 @@ class Training:
         )
         self.run_dir.write_json("precision.json", report.as_json(), replace=True)
         return graphs
+
+    def _export_somewhere(self, contents: Contents, config_text: str) -> list[Path]:
+        """Export; if the run's folder is removed meanwhile, into a new one of its name."""
+        run_dir = self.run_dir
+        try:
+            return self._export(contents)
+        except OSError:
+            if run_dir.logs.are_in_place():
+                raise
+        run_dir.make_anew(config_text)
+        self.console.headline(
+            f"warning: {display_path(run_dir.path)} was removed or moved while the run was writing "
+            "to it. What was trained is exported into a new folder of that name; metrics.jsonl and "
+            "checkpoints are not there"
+        )
+        return self._export(contents)
 
     def _export(self, contents: Contents) -> list[Path]:
         """The trained weights, and their average."""

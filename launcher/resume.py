@@ -106,10 +106,12 @@ def with_its_configuration(
             "or the files that say it (`--config`), or the run's folder: `--resume runs/first`."
         )
     if not (path / CONFIG).is_file():
+        _require_no_checkpoint(path)
         raise UserError(
             f"there is no run in {path} to continue: it has no {CONFIG}. Give the folder of a run, "
             "or of one of its checkpoints; or `--recipe` or `--config`, to begin one."
         )
+    _read_config(path)
     extra = [] if given is not None else [f"train.output_dir={run}"]
     return [str(path / CONFIG)], [*settings, *extra]
 
@@ -131,6 +133,7 @@ def find(resume: str, output_dir: str, say: Callable[[str], object]) -> Origin |
     here = expand(output_dir)
     if resume == LATEST:
         if not (here / CONFIG).is_file():
+            _require_no_checkpoint(here)
             say(f"there is no run in {output_dir} yet: this is a new one")
             return None
         path = here
@@ -138,6 +141,7 @@ def find(resume: str, output_dir: str, say: Callable[[str], object]) -> Origin |
         path = _folder(resume)
     folder = path.parent if checkpoint.is_checkpoint(path) else path
     if not (folder / CONFIG).is_file():
+        _require_no_checkpoint(folder)
         raise UserError(
             f"--resume {resume}: that is neither the folder of a run (it has no {CONFIG}) nor a "
             "checkpoint in one. Give one of them, or `latest`."
@@ -180,8 +184,9 @@ def changes(origin: Origin, config_text: str, options: Sequence[OptionInfo]) -> 
     """
     import yaml
 
-    holder = origin.folder if origin.checkpoint is None else origin.checkpoint.path
-    before = flat(yaml.safe_load((holder / CONFIG).read_text(encoding="utf-8")))
+    before = flat(
+        _read_config(origin.folder if origin.checkpoint is None else origin.checkpoint.path)
+    )
     now = flat(yaml.safe_load(config_text))
     defaults = {f"{info.section}.{info.name}": info.default for info in options}
     effects = {f"{info.section}.{info.name}": info.resume for info in options}
@@ -252,6 +257,26 @@ def of_networks(models: Models) -> dict[str, str]:
     }
 
 
+def of_frozen(models: Models, memory: Path | None) -> dict[str, str]:
+    """The note that tells a base model from another of its architecture: a digest of the weight
+    files of each part that is not trained as a whole.
+
+    Args:
+        memory: the folder to remember digests of files in; None: they are not.
+    """
+    from launcher.training import digests, weights
+
+    notes = {}
+    for part, cell in models.cells().items():
+        origin = weights.origin_of(cell)
+        if origin is None or all(p.requires_grad for p in cell.get_parameters()):
+            continue
+        with digests.remembered(memory, str(origin.files[0].parent)) as digest:
+            contents = b"".join(digest(file) for file in origin.files)
+        notes[part] = hashlib.sha256(contents).hexdigest()
+    return notes
+
+
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     """What makes a checkpoint another run's.
 
@@ -277,6 +302,14 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[s
             f"the checkpoint is of a run on another data set: {what}. Give the one that it was "
             "trained on; or begin a new run, from the exported weights if need be."
         )
+    if "frozen" in both and before["frozen"] != now["frozen"]:
+        then, here = before["frozen"], now["frozen"]
+        parts = [part for part in {**then, **here} if then.get(part) != here.get(part)]
+        yield (
+            f"the checkpoint is of a run with another base model: {', '.join(parts)} had other "
+            "weights, and what was trained fits those. Give the model that it was trained with; or "
+            "begin a new run, from the exported weights if need be."
+        )
     if "networks" in both and before["networks"] != now["networks"]:
         then, here = before["networks"], now["networks"]
         parts = [part for part in {**then, **here} if then.get(part) != here.get(part)]
@@ -284,6 +317,33 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[s
             f"the checkpoint is of a run with another architecture: {', '.join(parts)} had "
             "parameters of other names or shapes. Give the models that it was trained with."
         )
+
+
+def _read_config(holder: Path) -> dict[str, Any]:
+    """The configuration of a run or checkpoint.
+
+    Raises:
+        UserError: the file holds none.
+    """
+    import yaml
+
+    file = holder / CONFIG
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{file} cannot be read: {error}. {_COPIES}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{file} holds no configuration. {_COPIES}")
+    return content
+
+
+def _require_no_checkpoint(folder: Path) -> None:
+    """Raise UserError if a folder without configuration has checkpoints all the same."""
+    if checkpoint.steps_in(folder):
+        raise UserError(f"{folder} has checkpoints and no {CONFIG}. {_COPIES}")
+
+
+_COPIES = f"Every checkpoint of a run has a copy of its {CONFIG}, which can be put in its place."
 
 
 def _output_dir(settings: Sequence[str]) -> str | None:

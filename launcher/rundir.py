@@ -20,13 +20,15 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from launcher.logs import FIGURES, METRICS, Logs
+from launcher.logs import FIGURES, METRICS, Logs, is_locked
+from launcher.plugin_checks import display_path
 from launcher.provenance import provenance
 from launcher.training import atomic
 from launcher.training.errors import UserError
@@ -44,6 +46,11 @@ _WAY_OUT = (
     "choose another train.output_dir, go on with the run by --resume latest, or remove the folder "
     "if it is no longer needed"
 )
+
+
+def resume_command(path: Path) -> str:
+    """What a user types to continue the run of a folder."""
+    return f"launcher --resume {shlex.quote(display_path(path))}"
 
 
 class FolderGoneError(Exception):
@@ -145,7 +152,7 @@ class RunDir:
     def write_config(self, text: str) -> None:
         """Put a configuration in the place of the run's. On the main process only."""
         if self._is_main:
-            atomic.write_text(self.path / CONFIG, _ended(text))
+            atomic.write_text(self.path / CONFIG, _ended(text), durable=True)
 
     def write_provenance(self, **content: Any) -> None:
         """Write `provenance.json`; see `launcher.provenance.provenance`. That of a run that is
@@ -248,7 +255,7 @@ class RunDir:
         self._is_kept = True
 
     def write_json(self, name: str, content: Any, *, replace: bool = False) -> None:
-        """Write a JSON file, such as a report. On the main process only.
+        """Write a JSON file, such as a report, whole or not at all. On the main process only.
 
         Args:
             replace: there may be one, of an earlier part of the run.
@@ -258,11 +265,14 @@ class RunDir:
         """
         if not self._is_main:
             return
+        path = self.path / name
+        is_new = not path.exists()
+        if not (is_new or replace):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
         text = json.dumps(content, indent=2, allow_nan=False)
-        if replace and (self.path / name).exists():
-            atomic.write_text(self.path / name, _ended(text))
-        else:
-            self._write_new(name, text)
+        atomic.write_text(path, _ended(text), durable=True)
+        if is_new:
+            self._created.append(path)
 
     def make_anew(self, config_text: str) -> None:
         """After a FolderGoneError: make the folder again, for what can still be saved.
@@ -340,10 +350,14 @@ class RunDir:
             return
         self.abandon()
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            way_out = (
+                f"Free some space on its disk, then go on: `{resume_command(self.path)}`."
+                if self._is_kept
+                else "Free some space on its disk, or choose another train.output_dir."
+            )
             raise UserError(
-                f"the run could not write {error.filename or 'its files'}: "
-                f"{os.strerror(error.errno)}. Free some space on the disk of {self.path}, or "
-                "choose another train.output_dir."
+                f"the run in {self.path} could not write {error.filename or 'its files'}: "
+                f"{os.strerror(error.errno)}. {way_out}"
             ) from error
 
     def _write_new(self, name: str, text: str) -> None:
@@ -358,6 +372,11 @@ class RunDir:
 
 def _ended(text: str) -> str:
     return text.rstrip("\n") + "\n"
+
+
+def has_weights(path: Path) -> bool:
+    """Whether a folder holds exported weights."""
+    return any(True for pattern in _MARKS_OF_WEIGHTS for _ in path.glob(pattern))
 
 
 def expand(output_dir: str | Path) -> Path:
@@ -375,6 +394,11 @@ def _occupied(path: Path) -> str | None:
     """What the folder holds that a run would write over."""
     if not path.is_dir():
         return None
+    if is_locked(path / METRICS):
+        return (
+            "holds a run that is still going on; choose another train.output_dir, or wait for its "
+            "end (SIGTERM lets it save and end)"
+        )
     for patterns, what in ((_MARKS_OF_A_RUN, "a run"), (_MARKS_OF_WEIGHTS, "model weights")):
         found = sorted(f"{p.relative_to(path)}" for pattern in patterns for p in path.glob(pattern))
         if found:

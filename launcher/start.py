@@ -12,11 +12,11 @@ from hooks.types import Dist
 from launcher import resume, validation
 from launcher.checkpointing import Contents
 from launcher.config import list_options
-from launcher.logs import RESUMES
+from launcher.logs import METRICS, RESUMES, count_lines
 from launcher.plugin_checks import display_path
 from launcher.provenance import now
 from launcher.resume import Change, Origin
-from launcher.rundir import CONFIG, RunDir
+from launcher.rundir import CONFIG, RunDir, has_weights
 from launcher.sections import SECTIONS
 from launcher.training import atomic, checkpoint
 from launcher.training.errors import UserError, refuse
@@ -97,6 +97,11 @@ class Start:
         return 0 if self._origin is None else self._origin.step
 
     @property
+    def owes_validation(self) -> bool:
+        """Whether the run ended before a validation that was due."""
+        return self._origin is not None and bool(self._origin.about.get("owes_validation"))
+
+    @property
     def memory(self) -> dict[str, Any]:
         """What plugins wanted to find again."""
         return {} if self._origin is None else dict(self._origin.about.get("memory", {}))
@@ -126,8 +131,15 @@ class Start:
                 f"{total_steps}. Give a larger train.max_train_steps, or an earlier checkpoint and "
                 "another train.output_dir."
             )
-        exported = read_exported(self._origin.folder) if self.is_in_place else None
+        folder = self._origin.folder
+        exported = read_exported(folder) if self.is_in_place else None
         if exported is None:
+            if self.is_in_place and self._origin.checkpoint is None and has_weights(folder):
+                raise UserError(
+                    f"{folder} holds weights that were exported and no checkpoint: the run would "
+                    "begin anew, and replace them. Give another train.output_dir, or move the "
+                    "weights away."
+                )
             return False
         if exported["step"] != total_steps:
             if self._origin.checkpoint is None:
@@ -179,19 +191,26 @@ class Start:
         for sentence in resume.news(origin, self._changed, self.about):
             say(f"different from before: {sentence}")
         name = "its beginning"
-        if origin.checkpoint is not None:
+        if origin.checkpoint is None:
+            if lines := count_lines(origin.folder / METRICS):
+                say(f"there is no checkpoint yet: {lines} recorded steps are done again")
+        else:
             name = origin.checkpoint.path.name
             count = contents.read(origin.checkpoint)
             say(f"loaded {count} of {count} tensors of {display_path(origin.checkpoint.path)}")
         if self.is_in_place:
             checkpoint.remove_leftovers(run_dir.path)
-            run_dir.logs.go_back(origin.logs)
+            for path, aside in checkpoint.set_aside(run_dir.path, origin.step):
+                say(f"{path.name}, from which the run does not go on, is now {aside.name}")
+            for sentence in run_dir.logs.go_back(origin.logs, origin.step):
+                say(f"warning: {sentence}")
             validation.forget_images(run_dir.path, origin.step)
             run_dir.write_config(self._config_text)
             (run_dir.path / EXPORTED).unlink(missing_ok=True)
             run_dir.write_provenance(**provenance)
         else:
-            run_dir.logs.copy(origin.folder, origin.logs)
+            for sentence in run_dir.logs.copy(origin.folder, origin.logs, origin.step):
+                say(f"warning: {sentence}")
             validation.copy_images(origin.folder, run_dir.path, origin.step)
             name = str(origin.folder / name)
         run_dir.append(
@@ -206,8 +225,25 @@ class Start:
 
 
 def read_exported(folder: Path) -> dict[str, Any] | None:
-    """The content of `exported.json`; None: the run has not come to its end."""
+    """The content of `exported.json`; None: the run has not come to its end.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    file = folder / EXPORTED
     try:
-        return dict(json.loads((folder / EXPORTED).read_text(encoding="utf-8")))
+        content = dict(json.loads(file.read_text(encoding="utf-8")))
+        if isinstance(content["step"], int) and isinstance(content["files"], list):
+            return content
     except FileNotFoundError:
         return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(_damaged(file)) from error
+    raise UserError(_damaged(file))
+
+
+def _damaged(file: Path) -> str:
+    return (
+        f"{file} does not say what the run has exported: it is damaged. Restore it from a copy; or "
+        "remove it, and let --resume export again from the newest checkpoint."
+    )

@@ -58,13 +58,21 @@ def folder(target: str | os.PathLike[str], *, replace: bool = False) -> Iterator
         shutil.rmtree(old)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, durable: bool = False) -> None:
     """Put a small file in place, of those that several processes may write at once: the last one
-    stays. Not synced to disk."""
+    stays.
+
+    Args:
+        durable: what is there after a power cut is one of them, not a file without content.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         partial.write_text(text, encoding="utf-8")
+        if durable:
+            sync(partial)
         os.replace(partial, path)
+        if durable:
+            sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 

@@ -183,19 +183,22 @@ def newest(output_dir: Path, say: Callable[[str], object]) -> Checkpoint | None:
 
 
 def load(
-    checkpoint: Checkpoint, expected: Mapping[str, TensorInfo]
+    checkpoint: Checkpoint, expected: Mapping[str, TensorInfo], without: str | None = None
 ) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
     """The tensors of a checkpoint, one at a time.
 
     Args:
         checkpoint: from `read`.
         expected: what the run needs, by name.
+        without: tensors whose names begin with it may be left over; None: none may.
 
     Raises:
         UserError: lists those that are missing, left over, or of another shape or dtype.
     """
     file = checkpoint.path / STATE
     there = safetensors_files.read_header(file)
+    if without is not None:
+        there = {name: info for name, info in there.items() if not name.startswith(without)}
     problems = _differences(there, expected)
     if problems:
         raise UserError(
@@ -206,20 +209,55 @@ def load(
     return safetensors_files.read_tensors(file, expected.keys())
 
 
-def keep_newest(output_dir: Path, limit: int) -> list[Path]:
+def has_tensors(checkpoint: Checkpoint, prefix: str) -> bool:
+    """Whether a checkpoint has tensors whose names begin with this."""
+    there = safetensors_files.read_header(checkpoint.path / STATE)
+    return any(name.startswith(prefix) for name in there)
+
+
+def keep_newest(output_dir: Path, limit: int, newest: int) -> list[Path]:
     """Remove the oldest checkpoints until so many are left. Returns those removed.
 
     One that is half removed when the process is killed does not count as a checkpoint any more.
+
+    Args:
+        limit: at least 1.
+        newest: the step of the one that was written last. Later ones do not count.
     """
     removed = []
-    for step in steps_in(output_dir)[:-limit]:
+    for step in [step for step in steps_in(output_dir) if step <= newest][:-limit]:
         path = path_of(output_dir, step)
         aside = path.with_name(f".{path.name}.removed")
-        shutil.rmtree(aside, ignore_errors=True)
+        _remove(aside)
         os.rename(path, aside)
-        shutil.rmtree(aside)
+        _remove(aside)
         removed.append(path)
     return removed
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink():  # somebody has put it on another disk; what is there is theirs
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)
+
+
+def set_aside(output_dir: Path, after: int) -> Iterator[tuple[Path, Path]]:
+    """Give the checkpoints after a step, from which a run does not go on, names that are none of a
+    checkpoint: they would count as the newest ones of the course that the run takes from there.
+
+    Returns:
+        The old and the new path of each.
+    """
+    for step in steps_in(output_dir):
+        if step <= after:
+            continue
+        path = path_of(output_dir, step)
+        number = 1
+        while os.path.lexists(aside := path.with_name(f"{path.name}.set-aside-{number}")):
+            number += 1
+        os.rename(path, aside)
+        yield path, aside
 
 
 def remove_leftovers(output_dir: Path) -> None:
@@ -277,7 +315,8 @@ def _differences(there: Mapping[str, TensorInfo], expected: Mapping[str, TensorI
 def _read_manifest(path: Path) -> dict[str, Any]:
     file = path / MANIFEST
     if not path.is_dir():
-        raise UserError(f"there is no checkpoint {path}: that is not a folder.")
+        kind = UserError if step_of(path) is None else DamagedError
+        raise kind(f"there is no checkpoint {path}: that is not a folder.")
     try:
         manifest = json.loads(file.read_bytes())
         digest = manifest.pop("sha256")
@@ -290,7 +329,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise DamagedError(f"{file} {what}.") from None
     except OSError as error:
         raise DamagedError(f"{file} cannot be read: {error.strerror or error}.") from error
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, AttributeError, TypeError):
         raise DamagedError(f"{file} does not hold what was written.") from None
     if manifest["format"] != FORMAT:
         raise UserError(

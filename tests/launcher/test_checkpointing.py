@@ -1,9 +1,11 @@
 """Checkpoints while the steps go on: when, of what moment, and what becomes of errors."""
 
+import inspect
 import json
 import os
 import shutil
 import threading
+import time
 from functools import partial
 from types import SimpleNamespace
 
@@ -88,7 +90,12 @@ def saved():
 
 
 @pytest.fixture
-def new_saver(run_dir, weight, average, exporter, clock, saved):
+def said():
+    return []
+
+
+@pytest.fixture
+def new_saver(run_dir, weight, average, exporter, clock, saved, said):
     def make(start=0, steps=None, minutes=None, limit=None):
         options = SimpleNamespace(
             checkpointing_steps=steps, every_minutes=minutes, checkpoints_total_limit=limit
@@ -97,7 +104,16 @@ def new_saver(run_dir, weight, average, exporter, clock, saved):
         contents = Contents(tensors, Models(), {id(weight): average})
         about = {"recipe": "fence"}
         return Saver(
-            options, run_dir, contents, exporter, about, "a: 1\n", start, saved.append, clock
+            options,
+            run_dir,
+            contents,
+            exporter,
+            about,
+            "a: 1\n",
+            start,
+            saved.append,
+            said.append,
+            clock,
         )
 
     return make
@@ -128,13 +144,18 @@ def test_due_by_minutes_of_a_clock_that_never_goes_back(new_saver, state, clock)
         assert not saver.is_due(3)  # nothing has happened since
 
 
-def test_the_wall_clock_is_not_asked(new_saver, monkeypatch):
-    """It may be set back while a run goes on."""
-    import time
+def test_the_clock_is_not_the_wall_clock():
+    """That may be set back while a run goes on, and then no checkpoint would be due for hours."""
+    assert inspect.signature(Saver).parameters["clock"].default is time.monotonic
 
-    monkeypatch.setattr(time, "time", lambda: pytest.fail("the wall clock was asked"))
-    saver = new_saver(minutes=1)
-    assert not saver.is_due(1)
+
+def test_a_state_that_is_only_held_puts_no_checkpoint_off(new_saver, state):
+    with new_saver(steps=5) as saver:
+        state.step = 6
+        saver.hold(state, {})  # a graph is compiled, and the one of step 5 is still to be taken
+        assert saver.is_due(6)
+        saver.take(state, {})
+        assert not saver.is_due(7)
 
 
 def test_what_is_written_is_what_was_there_when_it_was_taken(
@@ -156,6 +177,7 @@ def test_what_is_written_is_what_was_there_when_it_was_taken(
         "recipe": "fence",
         "epoch": 1,
         "logs": {"metrics.jsonl": 12},
+        "owes_validation": False,
         "memory": {"mine": [1, 2]},
     }
     expected = {name: checkpoint.info_of(weight.array) for name in ("weights.net.w", "ema.net.w")}
@@ -193,6 +215,30 @@ def test_the_oldest_goes_when_the_newest_is_complete(new_saver, state, exporter,
         assert checkpoint.steps_in(run_dir.path) == [1, 2]
         exporter.gate.set()
     assert checkpoint.steps_in(run_dir.path) == [2, 3]
+
+
+def test_an_old_one_that_cannot_be_removed_ends_no_run(
+    new_saver, state, run_dir, saved, said, monkeypatch
+):
+    def fail(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with new_saver(limit=1) as saver:
+        state.step = 1
+        saver.save(state, {})
+        monkeypatch.setattr("launcher.training.checkpoint._remove", fail)
+        state.step = 2
+        assert saver.save(state, {}) == run_dir.path / "checkpoint-2"
+    assert len(saved) == 2
+    (line,) = said
+    assert line.startswith("warning: a checkpoint beyond checkpoint.checkpoints_total_limit stays")
+
+
+def test_a_validation_that_is_owed_is_noted(new_saver, state, run_dir):
+    with new_saver() as saver:
+        state.step = 1
+        path = saver.save(state, {}, owes_validation=True)
+    assert checkpoint.read(path).about["owes_validation"] is True
 
 
 def test_a_state_that_is_saved_is_not_saved_again(new_saver, state, saved):
@@ -262,7 +308,9 @@ def test_a_real_disk_that_is_full(new_saver, small_disk, state, weight, exporter
             checkpointing_steps=1, every_minutes=None, checkpoints_total_limit=None
         )
         contents = Contents({"weights.net.w": weight}, Models(), {})
-        with Saver(options, run_dir, contents, exporter, {}, "a: 1\n", 0, saved.append) as saver:
+        with Saver(
+            options, run_dir, contents, exporter, {}, "a: 1\n", 0, saved.append, print
+        ) as saver:
             state.step = 1
             saver.save(state, {})
             state.step = 2

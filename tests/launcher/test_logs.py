@@ -1,7 +1,9 @@
 """The logs of a run: lines that stay, locks, and the way back to a checkpoint."""
 
+import errno
 import json
 import math
+import os
 import resource
 import subprocess
 import sys
@@ -10,8 +12,7 @@ import textwrap
 import numpy as np
 import pytest
 
-from launcher.logs import FIGURES, METRICS, Logs
-from launcher.training.errors import UserError
+from launcher.logs import FIGURES, METRICS, RESUMES, Logs, count_lines, is_locked
 
 
 @pytest.fixture
@@ -40,11 +41,12 @@ def test_a_disk_that_gets_full_within_a_line(logs, tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (17, limits[1]))  # room for 5 bytes
     try:
-        with pytest.raises(OSError, match="File too large"):
+        with pytest.raises(OSError, match="File too large") as caught:
             logs.append(METRICS, {"step": 2})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     logs.append(METRICS, {"step": 3})
+    assert caught.value.filename == str(tmp_path / METRICS)
     assert lines(tmp_path / METRICS) == [{"step": 1}, {"step": 3}]
     assert logs.sizes() == {METRICS: (tmp_path / METRICS).stat().st_size}
 
@@ -60,18 +62,46 @@ def test_the_way_back_to_a_checkpoint(logs, tmp_path):
     logs.close()
 
     again = Logs(tmp_path)
-    again.go_back(then)
+    again.append(RESUMES, {"step": 1})
+    assert again.go_back({**then, RESUMES: 0}, 1) == []
     again.append(METRICS, {"step": 2})
     again.close()
     assert lines(tmp_path / METRICS) == [{"step": 1}, {"step": 2}]
     assert lines(tmp_path / FIGURES) == []
     assert (tmp_path / "notes.jsonl").read_text() == "{}\n"
+    assert lines(tmp_path / RESUMES) == [{"step": 1}]  # it was continued, whatever came of it
 
 
-def test_lines_that_are_missing_are_not_made_up(logs, tmp_path):
+def of_another_course(logs, tmp_path):
+    """What a checkpoint of step 4 noted, and a log that does not fit."""
+    for step in range(1, 5):
+        logs.append(METRICS, {"step": step, "loss": 0.5})
+    noted = logs.sizes()
+    logs.close()
+    (tmp_path / METRICS).write_text(
+        "".join(f'{{"step": {step}, "loss": 0.123456789}}\n' for step in range(1, 10))
+    )
+    return noted
+
+
+def test_a_log_that_is_not_what_it_was_is_cut_between_lines(logs, tmp_path):
+    noted = of_another_course(logs, tmp_path)
+    again = Logs(tmp_path)
+    (said,) = again.go_back(noted, 4)
+    assert "only its whole lines up to step 4, of 9 lines, are kept" in said
+    again.append(METRICS, {"step": 5})
+    again.close()
+    assert [line["step"] for line in lines(tmp_path / METRICS)] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("damage", ["", '{"step": 2', "hello\n", '{"loss": 1.0}\n'])
+def test_lines_that_are_missing_are_not_made_up(logs, tmp_path, damage):
     logs.append(METRICS, {"step": 1})
-    with pytest.raises(UserError, match="has 12 bytes, and had 1000 when the checkpoint was"):
-        logs.go_back({METRICS: 1000})
+    (tmp_path / METRICS).write_text('{"step": 1}\n' + damage)
+    (said,) = logs.go_back({METRICS: 1000}, 80)
+    assert "is not what it was when the checkpoint was written" in said
+    assert lines(tmp_path / METRICS) == [{"step": 1}]
+    assert logs.sizes() == {METRICS: 12}
 
 
 def test_another_folder_begins_with_a_copy(logs, tmp_path):
@@ -80,7 +110,8 @@ def test_another_folder_begins_with_a_copy(logs, tmp_path):
     logs.append(METRICS, {"step": 2})
     (tmp_path / "second").mkdir()
     second = Logs(tmp_path / "second")
-    second.copy(tmp_path, then)
+    (said,) = second.copy(tmp_path, then, 1)
+    assert str(tmp_path / FIGURES) in said
     second.append(METRICS, {"step": 20})
     second.close()
     assert lines(tmp_path / "second" / METRICS) == [{"step": 1}, {"step": 20}]
@@ -102,6 +133,25 @@ def test_a_second_process_is_refused(logs, tmp_path):
     assert f"the run in {tmp_path} is still going on" in refused
     logs.close()
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == ""
+
+
+def test_whether_a_run_goes_on_can_be_seen_from_outside(logs, tmp_path):
+    assert not is_locked(tmp_path / METRICS) and count_lines(tmp_path / METRICS) == 0
+    logs.append(METRICS, {"step": 1})
+    assert is_locked(tmp_path / METRICS) and count_lines(tmp_path / METRICS) == 1
+    logs.close()
+    assert not is_locked(tmp_path / METRICS)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_a_file_system_without_locks(logs, tmp_path, monkeypatch, number):
+    def flock(file, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    logs.append(METRICS, {"step": 1})
+    assert lines(tmp_path / METRICS) == [{"step": 1}]
+    assert not is_locked(tmp_path / METRICS)
 
 
 def test_files_that_are_removed_moved_or_replaced_are_missed(logs, tmp_path):

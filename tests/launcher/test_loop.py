@@ -73,7 +73,8 @@ class Run:
     """Everything around a loop, and the loop."""
 
     def __init__(self, folder, total=6, start=0, **options):
-        section = dict(on_nonfinite="stop", scaled=False, max_skipped=3, every=None) | options
+        section = dict(on_nonfinite="stop", scaled=False, max_skipped=3, every=None, owes=False)
+        section |= options
         self.validator = options.get("validator")
         self.weight = Value(0.0)
         self.hook = Hook(self.weight)
@@ -109,6 +110,7 @@ class Run:
             "a: 1",
             start,
             lambda path: None,
+            self.console.headline,
         )
         self.loop = Loop(
             config=config,
@@ -125,6 +127,7 @@ class Run:
             console=self.console,
             set_loss_scale=self.scales.append if section["scaled"] else None,
             config_text="a: 1",
+            owes_validation=section["owes"],
         )
 
     def go(self):
@@ -433,19 +436,61 @@ def test_a_checkpoint_knows_of_the_validation_of_its_step(tmp_path):
     assert lines.count(b"\n") == 4
 
 
-def test_a_signal_during_a_validation_waits_for_its_end(tmp_path):
+@pytest.mark.parametrize("when", ["before it", "while it looks", "when it has looked"])
+def test_a_signal_goes_before_a_validation_which_is_then_owed(tmp_path, when, capfd):
     run = validated(tmp_path / "run", {3})
     look = run.validator.run
 
     def signalled(state):
-        send(signal.SIGTERM)()
+        if when == "while it looks":
+            send(signal.SIGTERM)()
         look(state)
+        send(signal.SIGTERM)()
 
     run.validator.run = signalled
-    with pytest.raises(Interrupted):
+    if when == "before it":
+        run.hook.after[3] = send(signal.SIGTERM)
+    with pytest.raises(Interrupted) as caught:
         run.go()
-    found, _ = run.saved(3)
-    assert found.about["logs"]["validation/figures.jsonl"] > 0
+    assert "checkpoint-3" in caught.value.saved
+    assert len(run.validator.seen) == (when == "when it has looked")
+    found, weight = run.saved(3)
+    assert (weight, found.about["owes_validation"]) == (6, True)
+    assert "validation/figures.jsonl" not in found.about["logs"]
+    said = "finishing the step, then saving" if when == "before it" else "launcher: saving; Ctrl-C"
+    assert said in capfd.readouterr().err
+
+
+def test_a_validation_that_is_owed_is_done_where_the_run_goes_on(tmp_path):
+    run = validated(tmp_path / "run", {2, 4}, start=2, owes=True, every=6)
+    run.go()
+    assert [step for step, _ in run.validator.seen] == [2, 4]
+    assert not run.saved(6)[0].about["owes_validation"]
+
+
+def test_and_only_if_it_still_is_due(tmp_path):
+    run = validated(tmp_path / "run", {4}, start=2, owes=True, every=3)
+    run.go()
+    assert [step for step, _ in run.validator.seen] == [4]
+    assert not run.saved(6)[0].about["owes_validation"]
+
+
+@pytest.mark.parametrize("every", [None, 4])
+def test_a_signal_when_all_steps_are_done(tmp_path, every):
+    run = Run(tmp_path / "run", total=6, every=every)
+    wait, signals = run.saver.wait, iter([signal.SIGTERM])
+
+    def signalled():
+        if run.state.step == 6:
+            for number in signals:
+                send(number)()
+        wait()
+
+    run.saver.wait = signalled
+    with pytest.raises(Interrupted) as caught:
+        run.go()
+    assert "checkpoint-6" in caught.value.saved
+    assert run.saved(6)[1] == 21
 
 
 def test_a_validation_that_cannot_be_done_loses_no_step(tmp_path):
@@ -454,7 +499,8 @@ def test_a_validation_that_cannot_be_done_loses_no_step(tmp_path):
         run.go()
     found, weight = run.saved(3)
     assert weight == 6
-    # The line that was written does not count.
+    # Done again when the run goes on: the line that was written does not count.
+    assert found.about["owes_validation"]
     assert "validation/figures.jsonl" not in found.about["logs"]
     lines = (run.run_dir.path / "metrics.jsonl").read_bytes()
     assert lines[: found.about["logs"]["metrics.jsonl"]].count(b"\n") == 3
@@ -491,6 +537,30 @@ def test_a_service_that_fails_costs_no_step(tmp_path):
     assert [line["step"] for line in run.metrics()] == [1, 2, 3, 4, 5, 6]
     (line,) = run.console.lines
     assert "wandb failed and is left out" in line
+
+
+def test_a_folder_that_is_removed_while_a_validation_writes_images(tmp_path):
+    run = validated(tmp_path / "run", {3})
+
+    def write(state):
+        shutil.rmtree(run.run_dir.path)
+        (run.run_dir.path / "validation").mkdir()
+
+    run.validator.run = write
+    with pytest.raises(UserError, match=r"was removed or moved .*The state of step 3 is saved in"):
+        run.go()
+    assert run.saved(3)[1] == 6
+
+
+def test_a_disk_that_is_full_while_a_signal_ends_a_compilation(tmp_path):
+    run = Run(tmp_path / "run")
+
+    def write_held():
+        raise OSError(28, "No space left on device")
+
+    run.saver.write_held = write_held
+    said = run.loop._save_while_compiling()
+    assert "could not be saved (No space left on device)" in said and "--resume" in said
 
 
 def test_a_step_without_enough_memory(tmp_path):

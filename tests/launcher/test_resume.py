@@ -123,6 +123,25 @@ def test_a_damaged_newest_falls_back_and_says_so(find, run):
     assert "checkpoint-4" in said and "Going on from checkpoint-2" in said
 
 
+@pytest.mark.parametrize("text", ["", "- a", "a: [", "\0"])
+def test_a_configuration_that_is_damaged(find, tmp_path, text):
+    folder = write_run(tmp_path / "run")
+    (folder / "config.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"(?s)config.yaml (holds no|cannot be read).* has a copy"):
+        changes(find, folder, CONFIG.format(folder))
+    with pytest.raises(UserError, match=r"(?s)config.yaml (holds no|cannot be read).* has a copy"):
+        resume.with_its_configuration(str(folder), None, [], [])
+
+
+@pytest.mark.parametrize("asked", ["latest", "folder"])
+def test_checkpoints_without_a_configuration_are_no_new_run(find, run, asked):
+    (run / "config.yaml").unlink()
+    with pytest.raises(UserError, match=r"has checkpoints and no config.yaml. Every checkpoint"):
+        find(run if asked == "folder" else asked, run)
+    with pytest.raises(UserError, match=r"has checkpoints and no config.yaml. Every checkpoint"):
+        resume.with_its_configuration(str(run), None, [], [])
+
+
 def test_a_damaged_one_that_was_named_is_refused(find, run):
     (run / "checkpoint-4" / "state.safetensors").unlink()
     with pytest.raises(UserError, match=r"checkpoint-4 is damaged: .*--resume "):
@@ -252,6 +271,32 @@ def test_a_checkpoint_of_another_run_is_refused_with_the_difference(name, before
     assert list(resume.differences({name: before}, {name: before})) == []
 
 
+def test_another_base_model_of_the_same_shapes_is_refused(tmp_path):
+    """By the weights' content: the folder may have another name, and the same one other weights."""
+    from launcher.training import weights
+
+    def cell(file, trained):
+        made = SimpleNamespace(get_parameters=lambda: [SimpleNamespace(requires_grad=trained)])
+        weights.defer(made, weights.Origin((file,), {}), lambda: None)
+        return made
+
+    (tmp_path / "a").mkdir()
+    file, copy = tmp_path / "model.safetensors", tmp_path / "a" / "copy.safetensors"
+    file.write_bytes(b"one")
+    copy.write_bytes(b"one")
+
+    def note(file):
+        cells = {"transformer": cell(file, False), "controlnet": cell(file, True)}
+        return resume.of_frozen(SimpleNamespace(cells=lambda: cells), tmp_path / "memory")
+
+    before = note(file)
+    assert list(before) == ["transformer"]
+    assert list(resume.differences({"frozen": before}, {"frozen": note(copy)})) == []
+    file.write_bytes(b"two")
+    (sentence,) = resume.differences({"frozen": before}, {"frozen": note(file)})
+    assert "with another base model: transformer had other weights" in sentence
+
+
 def test_the_batch_may_be_split_over_other_processes():
     before = resume.notes("fence", 0, Dist(), 8)
     now = resume.notes("fence", 0, Dist(0, 2), 8)
@@ -340,6 +385,50 @@ def test_going_on_removes_what_came_after_the_checkpoint(find, run):
     assert '"step": 4' in (run / "resumes.jsonl").read_text()
 
 
+def test_a_damaged_checkpoint_is_none_of_the_course_that_goes_on(find, run):
+    """It would count as the newest: the limit would keep it, and remove those that are whole."""
+    (run / "checkpoint-4" / "state.safetensors").unlink()
+    start, console = start_of(find, run)
+    start.note(world_size=1, versions={})
+    with start.open(Dist()) as run_dir:
+        start.go_on(Contents(), run_dir, _provenance())
+    assert checkpoint.steps_in(run) == [2]
+    assert (run / "checkpoint-4.set-aside-1" / "manifest.json").is_file()
+    assert any("checkpoint-4, from which the run does not go on" in line for line in console.lines)
+    assert (run / "metrics.jsonl").read_text().count("\n") == 2
+
+
+def test_steps_that_are_done_again_for_want_of_a_checkpoint_are_told(find, tmp_path):
+    folder = write_run(tmp_path / "run")
+    with RunDir.reopen(folder) as crashed:
+        for step in (1, 2, 3):
+            crashed.append("metrics.jsonl", {"step": step})
+    start, console = start_of(find, folder)
+    assert not start.is_over(9)
+    start.note(world_size=1, versions={})
+    with start.open(Dist()) as run_dir:
+        start.go_on(Contents(), run_dir, _provenance())
+    assert "there is no checkpoint yet: 3 recorded steps are done again" in console.lines
+    assert (folder / "metrics.jsonl").read_text() == ""
+
+
+def test_a_log_that_does_not_fit_the_checkpoint_is_told_of(find, run):
+    (run / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"step"')
+    start, console = start_of(find, run)
+    start.note(world_size=1, versions={})
+    with start.open(Dist()) as run_dir:
+        start.go_on(Contents(), run_dir, _provenance())
+    assert (run / "metrics.jsonl").read_text().count("\n") == 2
+    assert any(line.startswith("warning: ") and "metrics.jsonl" in line for line in console.lines)
+
+
+def test_a_validation_that_is_owed_is_known(find, tmp_path):
+    start, _ = start_of(find, write_run(tmp_path / "run", (2,), owes_validation=True))
+    assert start.owes_validation
+    start, _ = start_of(find, write_run(tmp_path / "other", (2,)))
+    assert not start.owes_validation
+
+
 def test_until_then_nothing_is_changed(find, run):
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     start, _ = start_of(find, run)
@@ -364,6 +453,23 @@ def test_a_complete_run_without_checkpoint_is_not_begun_anew(find, tmp_path):
     assert start.is_over(4)
     with pytest.raises(UserError, match="is complete, of 4 steps, and has no checkpoint"):
         start.is_over(9)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"step": 4}', "{"])
+def test_a_damaged_note_of_what_was_exported(find, run, text):
+    (run / EXPORTED).write_text(text)
+    start, _ = start_of(find, run)
+    with pytest.raises(UserError, match=r"exported.json does not say .* or remove it"):
+        start.is_over(4)
+
+
+def test_weights_are_not_replaced_by_a_run_that_begins_anew(find, tmp_path):
+    folder = write_run(tmp_path / "run")
+    (folder / "net").mkdir()
+    (folder / "net" / "weights.safetensors").write_bytes(b"")
+    start, _ = start_of(find, folder)
+    with pytest.raises(UserError, match="holds weights that were exported and no checkpoint"):
+        start.is_over(4)
 
 
 def test_fewer_steps_than_are_done(find, run):

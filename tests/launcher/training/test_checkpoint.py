@@ -175,7 +175,7 @@ def test_a_kill_at_any_moment_leaves_whole_checkpoints_only(tmp_path):
             step += 1
             values = {{"a": np.full(300_000, step, np.int32)}}
             checkpoint.write(folder, step, values, {{}})
-            checkpoint.keep_newest(folder, 2)
+            checkpoint.keep_newest(folder, 2, step)
             if step == 3:
                 print(flush=True)
     """
@@ -214,10 +214,47 @@ def test_the_newest_are_kept_by_their_number_whatever_the_clock_said(tmp_path):
     for step in (100, 20, 3):  # the newest is the oldest file
         path = write(tmp_path, step)
         os.utime(path, (2e9 - step, 2e9 - step))
-    removed = checkpoint.keep_newest(tmp_path, 2)
+    removed = checkpoint.keep_newest(tmp_path, 2, 100)
     assert [path.name for path in removed] == ["checkpoint-3"]
     assert checkpoint.steps_in(tmp_path) == [20, 100]
-    assert checkpoint.keep_newest(tmp_path, 5) == []
+    assert checkpoint.keep_newest(tmp_path, 5, 100) == []
+
+
+def test_the_one_that_was_just_written_is_never_removed(tmp_path):
+    for step in (2, 4, 8):
+        write(tmp_path, step)
+    assert [path.name for path in checkpoint.keep_newest(tmp_path, 1, 4)] == ["checkpoint-2"]
+    assert checkpoint.steps_in(tmp_path) == [4, 8]
+
+
+def test_one_on_another_disk_is_let_go_of(tmp_path):
+    elsewhere = write(tmp_path, 1).rename(tmp_path / "elsewhere")
+    (tmp_path / "checkpoint-1").symlink_to(elsewhere)
+    write(tmp_path, 2)
+    checkpoint.keep_newest(tmp_path, 1, 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-2", "elsewhere"]
+    assert checkpoint.read(elsewhere).step == 1
+
+
+def test_those_that_a_run_does_not_go_on_from_are_set_aside(tmp_path):
+    for step in (2, 4, 8):
+        write(tmp_path, step)
+    moved = [(old.name, new.name) for old, new in checkpoint.set_aside(tmp_path, 2)]
+    assert moved == [(f"checkpoint-{n}", f"checkpoint-{n}.set-aside-1") for n in (4, 8)]
+    write(tmp_path, 8)
+    ((_, again),) = checkpoint.set_aside(tmp_path, 4)
+    assert again.name == "checkpoint-8.set-aside-2"
+    assert checkpoint.steps_in(tmp_path) == [2]
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_what_only_has_the_name_of_one_is_passed_over(tmp_path, kind):
+    write(tmp_path, 2)
+    name = tmp_path / "checkpoint-8"
+    name.write_text("") if kind == "file" else name.symlink_to(tmp_path / "nowhere")
+    said = []
+    assert checkpoint.newest(tmp_path, said.append).step == 2
+    assert "checkpoint-8" in said[0]
 
 
 def test_a_full_disk_leaves_what_was_there(small_disk):
