@@ -65,7 +65,9 @@ def choose(options: argparse.Namespace, trace: Trace | None = None) -> tuple[Plu
         for file, source in zip(files, sources)
         for variant in source.plugins
     ]
-    variants += [plugins.locate(variant) for variant in options.plugin]
+    # A run that is continued may have it already, by its configuration.
+    typed = [plugins.locate(variant) for variant in options.plugin]
+    variants += [variant for variant in typed if variant not in variants]
     quiet.install(verbose=getattr(options, "verbose", False))
     return plugins.load(recipe, variants, trace), sources
 

@@ -8,7 +8,7 @@ seconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from launcher.schedule import Schedule
 from launcher.sections import precision_problems, skipping_problems
 from launcher.start import EXPORTED, Start
 from launcher.tracking import Occasion, Trackers
-from launcher.training import checkpoint
+from launcher.training import checkpoint, digests
 from launcher.training.errors import UserError, refuse
 from launcher.validation import Validator
 
@@ -222,17 +222,20 @@ class Training:
                 run_dir,
                 saver,
                 trackers,
-                self._validator(trackers, mender),
+                self._validator(
+                    trackers,
+                    mender,
+                    is_needed=state.step < state.max_train_steps or start.owes_validation,
+                ),
                 console,
                 partial(setattr, step, "loss_scale") if scaled else None,
                 config_text,
                 start.owes_validation,
             ).run()
         files = self._export_somewhere(contents, config_text)
-        run_dir.write_json(
-            EXPORTED,
-            {"step": state.step, "files": [str(f.relative_to(run_dir.path)) for f in files]},
-        )
+        content = digests_of(run_dir.path, files)
+        exported = {"step": state.step, "files": list(content), "sha256": content}
+        run_dir.write_json(EXPORTED, exported)
         hook.on_train_end(state=state)
         for file in files:
             console.result(str(file))
@@ -256,8 +259,14 @@ class Training:
         )
         return Trackers(services, occasion, self.console.headline)
 
-    def _validator(self, trackers: Trackers, mender: Mender) -> Validator | None:
-        """None: the run is not validated."""
+    def _validator(
+        self, trackers: Trackers, mender: Mender, *, is_needed: bool
+    ) -> Validator | None:
+        """None: the run is not validated.
+
+        Args:
+            is_needed: False: all steps are done already.
+        """
         config, console, encoded = self.config, self.console, self.encoded
         if not config.validation.is_wanted:
             return None
@@ -270,7 +279,7 @@ class Training:
             heldout=validation.held_out(config, self.dataset),
         )
         validator = Validator(config, self.hook, prepared, self.run_dir, trackers, console, mender)
-        if config.runtime.mode == "graph":
+        if config.runtime.mode == "graph" and is_needed:
             validator.compile()
         return validator
 
@@ -323,6 +332,11 @@ class Training:
             folder.mkdir(exist_ok=True)
             files += export(directory=folder, values=contents.averaged)
         return files
+
+
+def digests_of(folder: Path, files: Iterable[Path]) -> dict[str, str]:
+    """SHA-256 of what was exported, by the file's name in the run's folder."""
+    return {str(file.relative_to(folder)): digests.of_file(file).hex() for file in files}
 
 
 def check(config: Config, plugins: Plugins, *, is_continued: bool = False) -> None:

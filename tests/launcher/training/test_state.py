@@ -36,7 +36,7 @@ class Net(nn.Cell):
 class Training:
     """A step with everything that has a state."""
 
-    def __init__(self, name, dtype, scaled=False, **options):
+    def __init__(self, name, dtype, scaled=False, averaged=True, **options):
         self.net = Net(dtype)
         parameters = list(self.net.trainable_params())
         optimizer = build_optimizer(
@@ -44,7 +44,7 @@ class Training:
         )
         scaler = dynamic_loss_scaler() if scaled else None
         self.step = TrainStep(self.net, optimizer, max_grad_norm=1.0, loss_scaler=scaler)
-        self.ema = Ema(parameters, DECAY)
+        self.ema = Ema(parameters, DECAY) if averaged else None
         self.contents = Contents.of(Models(net=self.net), self.step, self.ema)
 
     def train(self, numbers):
@@ -54,7 +54,7 @@ class Training:
             overflows = self.step.loss_scale is not None and number == 2
             _, _, applied = self.step([[x * np.float32(1e30 if overflows else 1)]], 1e-2)
             assert applied is not overflows
-            if applied:
+            if applied and self.ema is not None:
                 self.ema.update(number)
 
     def values(self):
@@ -63,6 +63,29 @@ class Training:
     def save(self, folder):
         arrays = {name: t.asnumpy() for name, t in self.contents.tensors.items()}
         return checkpoint.read(checkpoint.write(folder, 3, arrays, {}))
+
+
+def test_averages_that_are_begun_begin_with_the_checkpoints_weights(tmp_path):
+    before = Training("adamw_bf16", ms.bfloat16, averaged=False)
+    before.train([1, 2, 3])
+    now = Training("adamw_bf16", ms.bfloat16)
+    assert now.contents.read(before.save(tmp_path)) == len(before.contents.tensors)
+    values = now.contents.tensors
+    for name in ("net.matrix", "net.bias"):
+        average, weight = values[f"ema.{name}"], values[f"weights.{name}"]
+        assert average.dtype == ms.float32
+        np.testing.assert_array_equal(
+            average.asnumpy(), weight.astype(ms.float32).asnumpy(), strict=True
+        )
+    assert now.values().items() >= before.values().items()
+
+
+def test_averages_that_are_no_longer_kept_are_left_out(tmp_path):
+    before = Training("adamw", ms.float32)
+    before.train([1, 2, 3])
+    now = Training("adamw", ms.float32, averaged=False)
+    assert now.contents.read(before.save(tmp_path)) == len(now.contents.tensors)
+    assert now.values().items() <= before.values().items()
 
 
 @pytest.mark.parametrize(
