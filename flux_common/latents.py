@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from launcher.training.errors import UserError
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -71,14 +73,28 @@ def unpack(packed: np.ndarray, height: int, width: int) -> np.ndarray:
     return patches.transpose(0, 3, 1, 4, 2, 5).reshape(b, channels // 4, height, width)
 
 
+class NotFiniteError(UserError):
+    """An image came out as numbers that are not finite."""
+
+
 def decode(vae: Any, latents: np.ndarray) -> np.ndarray:
-    """Decode normalised latents `[B, C, h, w]` to uint8 images `[B, 8h, 8w, 3]`."""
+    """Decode normalised latents `[B, C, h, w]` to uint8 images `[B, 8h, 8w, 3]`.
+
+    Raises:
+        NotFiniteError: there is nothing to be seen.
+    """
     import mindspore as ms
     import numpy as np
 
     latents = latents / vae.config.scaling_factor + vae.config.shift_factor
     pixels = vae.decode(ms.Tensor(latents.astype(np.float32)).astype(vae.dtype))[0]
     values = pixels.astype(ms.float32).asnumpy().transpose(0, 2, 3, 1)
+    if not np.isfinite(values).all():
+        raise NotFiniteError(
+            "an image came out as numbers that are not finite: the weights are not, or numbers "
+            "grew too large on the way. Try a smaller scale of the control, or, if it computes in "
+            "fp16, precision.mixed_precision=bf16."
+        )
     return np.rint((np.clip(values, -1, 1) + 1) * 127.5).astype(np.uint8)
 
 

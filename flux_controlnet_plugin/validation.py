@@ -1,10 +1,13 @@
 """Images that show how far the training is, in the run's folder `validation/`.
 
-    prompts.json              what there is an image of
-    control-0.png             the control image, as the ControlNet sees it
-    target-0.png              the image that it belongs to, of a held-out sample
-    step-000100/prompt-0.png  what came of it after step 100; further ones are prompt-0-1.png
-    grid.png                  all of that in one image
+    prompts.json                what there is an image of
+    control-5e0a3b1c.png        the control image, as the ControlNet sees it
+    target-77c01f9d.png         the image that it belongs to, of a held-out sample
+    step-000100/prompts.json    what there was an image of after step 100
+    step-000100/prompt-0.png    the image of the first; further ones are prompt-0-1.png
+    grid.png                    all of that in one image
+
+Names of controls and targets tell their content, since a run may be continued with others.
 
 The VAE is loaded into the training process for this: it is small beside the transformer (FLUX.1's
 takes 0.17 GB in half precision), and stays compiled between two validations. Once the device has no
@@ -15,6 +18,7 @@ prompts' embeddings are in the cache.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -23,6 +27,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flux_common.latents import NotFiniteError
 from flux_controlnet_plugin.images import Settings
 from launcher.training import atomic
 from launcher.training.buckets import nearest
@@ -248,37 +253,48 @@ class ValidationImages:
         from PIL import Image
 
         self._folder.mkdir(exist_ok=True)
-        self._write_subjects()
+        prompts = self._write_subjects()
         with atomic.folder(self._folder / f"step-{step:06}", replace=True) as work:
+            (work / _PROMPTS).write_text(prompts, encoding="utf-8")
             for row, subject in enumerate(self._subjects):
                 for number in range(self._count):
                     settings = replace(self._settings_of(subject), number=number)
-                    image = self._painter.paint(subject.embeddings, subject.control, settings)
-                    write_png(work / _name(row, number), Image.fromarray(image))
+                    try:
+                        image = self._painter.paint(subject.embeddings, subject.control, settings)
+                    except NotFiniteError:
+                        self.news.append(
+                            f"the image of {subject.prompt!r} came out as numbers that are not "
+                            "finite, and is left out"
+                        )
+                    else:
+                        write_png(work / _name(row, number), Image.fromarray(image))
         return write_grid(self._folder, step)
 
     def _settings_of(self, subject: Subject) -> Settings:
         height, width = subject.control.shape[:2]
         return Settings(height=height, width=width, **self._settings)
 
-    def _write_subjects(self) -> None:
+    def _write_subjects(self) -> str:
+        """Returns the content of prompts.json."""
         from PIL import Image
 
         entries = []
-        for row, subject in enumerate(self._subjects):
+        for subject in self._subjects:
             entry: dict[str, str | None] = {"prompt": subject.prompt}
             for kind in ("control", "target"):
                 image = getattr(subject, kind)
-                entry[kind] = None if image is None else f"{kind}-{row}.png"
+                entry[kind] = None if image is None else f"{kind}-{_digest(image)}.png"
                 if image is not None:
-                    write_png(self._folder / f"{kind}-{row}.png", Image.fromarray(image))
+                    write_png(self._folder / str(entry[kind]), Image.fromarray(image))
             entries.append(entry)
         text = json.dumps(entries, indent=2, ensure_ascii=False) + "\n"
         atomic.write_text(self._folder / _PROMPTS, text)
+        return text
 
 
 def write_grid(folder: Path, last: int) -> Path:
-    """Put all images of a run side by side: a row each, a column a step. Returns the file.
+    """Put all images of a run side by side: a row each of what images are made of now, a column a
+    step. Returns the file.
 
     Args:
         folder: as `ValidationImages` fills it.
@@ -287,15 +303,18 @@ def write_grid(folder: Path, last: int) -> Path:
     found = (_FOLDER.fullmatch(path.name) for path in folder.iterdir() if path.is_dir())
     by_step = {int(match[1]): folder / match[0] for match in found if match}
     steps = spread(sorted(step for step in by_step if step <= last), _COLUMNS)
-    prompts = json.loads((folder / _PROMPTS).read_text(encoding="utf-8"))
+    prompts = _entries(folder)
     kinds = [kind for kind in ("control", "target") if any(entry[kind] for entry in prompts)]
+    # A run that is continued may make images of something else.
+    rows_of = {step: _entries(by_step[step]) for step in steps}
     rows = []
-    for row, entry in enumerate(prompts):
-        given = [folder / entry[kind] if entry[kind] else None for kind in kinds]
+    for entry in prompts:
+        given = [folder / name if (name := entry[kind]) else None for kind in kinds]
         number = 0
-        while any((by_step[step] / _name(row, number)).is_file() for step in steps):
-            paths = (by_step[step] / _name(row, number) for step in steps)
-            made = [path if path.is_file() else None for path in paths]
+        while True:
+            made = [_file(by_step[step], rows_of[step], entry, number) for step in steps]
+            if not any(made):
+                break
             label = entry["prompt"] or "(no prompt)"
             rows.append(Row(label if not number else f"{label} ({number + 1})", [*given, *made]))
             number += 1
@@ -303,6 +322,23 @@ def write_grid(folder: Path, last: int) -> Path:
     target = folder / _GRID
     write_png(target, grid)
     return target
+
+
+def _entries(folder: Path) -> list[dict[str, str | None]]:
+    """What the images of a folder are of."""
+    return list(json.loads((folder / _PROMPTS).read_text(encoding="utf-8")))
+
+
+def _file(folder: Path, entries: Sequence[object], entry: object, number: int) -> Path | None:
+    """The image of an entry in a step's folder; None: there is none."""
+    if entry not in entries:
+        return None
+    path = folder / _name(entries.index(entry), number)
+    return path if path.is_file() else None
+
+
+def _digest(image: np.ndarray) -> str:
+    return hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()[:8]
 
 
 def _name(row: int, number: int) -> str:

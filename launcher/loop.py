@@ -202,6 +202,15 @@ class Loop:
             pass
         except UserError as error:
             raise UserError(f"{error} Apart from that, {self._saved(self._save())}") from error
+        except OSError as error:
+            saved = self._saved(self._save())
+            if not str(error.filename or "").startswith(str(self.run_dir.path)):
+                self.console.headline(f"failed after step {self.state.step}; {saved}")
+                raise
+            raise UserError(
+                f"{error.filename} can be neither read nor written: {error.strerror}. Apart from "
+                f"that, {saved}"
+            ) from error
         except Exception:  # a mistake in a plugin, whose traceback comes next
             self.console.headline(
                 f"failed after step {self.state.step}; {self._saved(self._save())}"

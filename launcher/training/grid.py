@@ -6,7 +6,7 @@ grid.save("grid.png")
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -38,7 +38,9 @@ def lay_out(columns: Sequence[str], rows: Sequence[Row], side: int = SIDE) -> Im
         rows: at least one, each of as many images as there are columns; their sizes may differ.
         side: see `SIDE`.
     """
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw
+
+    from launcher.training.fonts import font_for
 
     pictures = [[_scaled(path, side) for path in row.images] for row in rows]
     there = [picture for row in pictures for picture in row if picture is not None]
@@ -48,15 +50,14 @@ def lay_out(columns: Sequence[str], rows: Sequence[Row], side: int = SIDE) -> Im
     height = _GAP + _LINE + sum(_LINE + h + _GAP for h in heights)
     grid = Image.new("RGB", (width, height), _PAPER)
     draw = ImageDraw.Draw(grid)
-    font = ImageFont.load_default(_TEXT)
 
     def write(text: str, x: int, y: int, room: int) -> None:
         text = " ".join(text.split())
-        shown = text
-        while shown and draw.textlength(shown, font) > room:
-            text = text[:-1]
-            shown = text.rstrip() + "..."
-        draw.text((x, y), shown, _INK, font)
+        font = font_for(text, _TEXT)
+        if font is None:
+            text = "(no font of this system has the characters of this label)"
+            font = font_for(text, _TEXT)
+        draw.text((x, y), _cut(text, lambda part: draw.textlength(part, font) <= room), _INK, font)
 
     lefts = [_GAP + number * (cell_width + _GAP) for number in range(len(columns))]
     for left, column in zip(lefts, columns, strict=True):
@@ -70,8 +71,25 @@ def lay_out(columns: Sequence[str], rows: Sequence[Row], side: int = SIDE) -> Im
                 draw.rectangle((left, top, left + cell_width - 1, top + row_height - 1), _EMPTY)
             else:
                 grid.paste(cell, (left, top))
+                # A frame, for images that are as white as the paper.
+                box = (left - 1, top - 1, left + cell.width, top + cell.height)
+                draw.rectangle(box, outline=_EMPTY)
         top += row_height + _GAP
     return grid
+
+
+def _cut(text: str, fits: Callable[[str], bool]) -> str:
+    """As much of a text as there is room for, with an ellipsis where something is left out."""
+    if fits(text):
+        return text
+    kept, too_long = 0, len(text)
+    while too_long - kept > 1:
+        middle = (kept + too_long) // 2
+        if fits(text[:middle].rstrip() + "..."):
+            kept = middle
+        else:
+            too_long = middle
+    return text[:kept].rstrip() + "..."
 
 
 def spread(values: Sequence[int], count: int) -> list[int]:

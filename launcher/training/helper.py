@@ -14,7 +14,8 @@ import functools
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from launcher.training.errors import UserError
@@ -41,9 +42,13 @@ class Helper:
         # Every start of the launcher imports this module, and few need these.
         import multiprocessing
         from concurrent.futures import ProcessPoolExecutor
+        from multiprocessing import resource_tracker
 
         self._task = task
         self._way_out = way_out
+        self._process: int | None = None
+        with _mask_kept():
+            resource_tracker.ensure_running()
         self._pool = ProcessPoolExecutor(
             max_workers=1,
             mp_context=multiprocessing.get_context("spawn"),
@@ -52,7 +57,8 @@ class Helper:
         )
 
     def call(self, name: str, *arguments: Any) -> Any:
-        """Call a method of the object there, and wait for its answer.
+        """Call a method of the object there, and wait for its answer. Where the wait is
+        interrupted, the process is ended, and cannot be called again.
 
         Raises:
             UserError: the process was killed.
@@ -61,15 +67,37 @@ class Helper:
         from concurrent.futures.process import BrokenProcessPool
 
         try:
+            if self._process is None:
+                self._process = self._pool.submit(os.getpid).result()
             return self._pool.submit(_call, name, arguments).result()
         except BrokenProcessPool as error:
             raise UserError(
                 f"the process that {self._task} was killed. {WHO_KILLS} {self._way_out}"
             ) from error
+        except Exception:
+            raise
+        except BaseException:
+            # The interpreter, at its end, would wait for the answer.
+            if self._process is not None:
+                os.kill(self._process, signal.SIGKILL)
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
     def close(self) -> None:
         """End the process, once it has answered."""
         self._pool.shutdown()
+
+
+@contextmanager
+def _mask_kept() -> Iterator[None]:
+    """Leave the signals that this thread does not take as they are: the process with which
+    `multiprocessing` keeps track of resources unblocks SIGINT when it starts, which `launcher`
+    wants to arrive in another thread."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def die_with(parent: int) -> None:

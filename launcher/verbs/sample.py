@@ -70,12 +70,16 @@ def sample(argv: list[str]) -> None:
         sampling.run(options, settings, argv, Console())
 
 
+#: Far beyond what makes sense, and within float16's range.
+_LARGEST_SCALE = 1e4
+
+
 def _check(options: argparse.Namespace) -> None:
     """Raise UserError that names every number that cannot be."""
     problems = [
-        f"--scale is {scale}; give a finite number, such as 0.7."
+        f"--scale is {scale}; give a number of ordinary size, such as 0.7."
         for scale in options.scale
-        if not math.isfinite(scale)
+        if not abs(scale) <= _LARGEST_SCALE
     ]
     if len({f"{scale:g}" for scale in options.scale}) < len(options.scale):
         problems.append("--scale names the same number twice.")

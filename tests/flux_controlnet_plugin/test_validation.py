@@ -53,21 +53,86 @@ def names(folder):
 
 def test_files_and_what_they_are_of(images, folder, painter):
     assert images.paint(100) == folder / "grid.png"
-    assert names(folder) == [
-        *("control-0.png", "control-1.png", "grid.png", "prompts.json"),
-        *(f"step-000100/prompt-{n}.png" for n in ("0-1", "0", "1-1", "1")),
-        "target-1.png",
+    first, second = entries = json.loads((folder / "prompts.json").read_text())
+    assert [entry["prompt"] for entry in entries] == ["a red circle", ""]
+    assert first["target"] is None
+    greys = [
+        np.unique(Image.open(folder / name)).tolist()
+        for name in (first["control"], second["control"], second["target"])
     ]
-    assert json.loads((folder / "prompts.json").read_text()) == [
-        {"prompt": "a red circle", "control": "control-0.png", "target": None},
-        {"prompt": "", "control": "control-1.png", "target": "target-1.png"},
-    ]
-    assert np.asarray(Image.open(folder / "target-1.png")).max() == 99
+    assert greys == [[0], [1], [99]]
+    assert names(folder) == sorted(
+        [
+            *("grid.png", "prompts.json", "step-000100/prompts.json"),
+            *(first["control"], second["control"], second["target"]),
+            *(f"step-000100/prompt-{n}.png" for n in ("0-1", "0", "1-1", "1")),
+        ]
+    )
+    assert json.loads((folder / "step-000100/prompts.json").read_text()) == entries
     made = [(e, s.number, s.seed, s.num_inference_steps, s.height) for e, s in painter.seen]
     assert made == [
         *((("r", "R"), number, 7, 4, 32) for number in (0, 1)),
         *((("e", "E"), number, 7, 4, 32) for number in (0, 1)),
     ]
+
+
+def cells(folder):
+    """The greys in the middle of the grid's fields, row by row; None: nothing is there."""
+    grid = np.asarray(Image.open(folder / "grid.png").convert("L"))
+    height, width = 64 + 22 + 8, 128 + 8  # of a field; images of 32 x 48 are doubled
+    return [
+        [
+            {0xDD: None}.get(grey := int(grid[top + 32, left + 48]), grey)
+            for left in range(8, grid.shape[1] - 8, width)
+        ]
+        for top in range(8 + 22 + 22, grid.shape[0], height)
+    ]
+
+
+def test_what_stands_where_in_the_grid(images, folder):
+    images.paint(0)
+    images.paint(50)
+    # Control, target, step 0, step 50; two images of either prompt.
+    assert cells(folder) == [
+        [0, None, 10, 50],
+        [0, None, 20, 60],
+        [1, 99, 30, 70],
+        [1, 99, 40, 80],
+    ]
+
+
+def test_images_of_other_prompts_are_not_shown_as_those_of_these(images, folder, painter):
+    images.paint(0)
+    first, second = images._subjects
+    other = Subject("a red circle", ("r", "R"), first.control + 7)  # another control
+    continued = ValidationImages(painter, [second, other], 1, images._settings, folder, [])
+    continued.paint(50)
+    assert cells(folder) == [
+        [1, 99, 30, 50],
+        [1, 99, 40, None],  # of which there is one image now
+        [7, None, None, 60],
+    ]
+
+
+def test_an_image_that_is_not_finite_is_left_out_and_told_of(images, folder, painter):
+    from flux_common.latents import NotFiniteError
+
+    paint = painter.paint
+
+    def fail(embeddings, control, settings):
+        if embeddings == ("e", "E"):
+            raise NotFiniteError("nothing to be seen")
+        return paint(embeddings, control, settings)
+
+    images.paint(0)
+    images.news.clear()
+    painter.paint = fail
+    images.paint(50)
+    assert cells(folder)[2:] == [[1, 99, 30, None], [1, 99, 40, None]]
+    assert (
+        images.news
+        == ["the image of '' came out as numbers that are not finite, and is left out"] * 2
+    )
 
 
 def columns(folder):
@@ -83,7 +148,7 @@ def test_the_grid_has_a_column_for_each_step_up_to_this_one(images, folder):
     # Continued from step 0: what follows it was of a course that was given up.
     images.paint(50)
     assert columns(folder) == 2 + 2
-    assert len(list((folder / "step-000050").iterdir())) == 4
+    assert len(list((folder / "step-000050").glob("*.png"))) == 4
 
 
 def test_of_many_steps_some_are_shown(images, folder):

@@ -521,6 +521,22 @@ def test_a_mistake_in_a_plugin_after_a_step_loses_no_step(tmp_path, where):
     assert lines[: found.about["logs"]["metrics.jsonl"]].count(b"\n") == 3
 
 
+@pytest.mark.parametrize("place", ["inside", "outside"])
+def test_a_file_of_the_run_that_cannot_be_written_is_no_bug(tmp_path, place):
+    run = validated(tmp_path / "run", {3})
+    inside = str(run.run_dir.path / "validation")
+
+    def fail(state):
+        raise PermissionError(13, "Permission denied", inside if place == "inside" else "/x")
+
+    run.validator.run = fail
+    with pytest.raises(UserError if place == "inside" else PermissionError) as caught:
+        run.go()
+    text = str(caught.value) if place == "inside" else run.console.lines[0]
+    assert "the run is saved up to" in text and (place != "inside" or inside in text)
+    assert run.saved(3)[1] == 6
+
+
 def test_a_service_that_fails_costs_no_step(tmp_path):
     class Service:
         def log(self, step, figures):

@@ -1,8 +1,13 @@
 """Images side by side: each where it belongs, scaled, and labels that fit."""
 
+import importlib.util
+import time
+from pathlib import Path
+
 import numpy as np
 from PIL import Image
 
+from launcher.training import fonts
 from launcher.training.grid import Row, lay_out
 
 RED, BLUE, GREY, WHITE = (255, 0, 0), (0, 0, 255), (0xDD,) * 3, (255,) * 3
@@ -40,6 +45,33 @@ def test_large_images_are_reduced_and_tiny_ones_enlarged(tmp_path):
     assert (right - left, bottom - top) == (128, 64)
     left, _, right, _ = boxes(grid, BLUE)
     assert right - left == 60  # a whole multiple, so that its pixels stay sharp
+
+
+def test_a_white_image_can_be_told_from_the_paper(tmp_path):
+    white = save(tmp_path / "w.png", (64, 64), WHITE)
+    left, top, right, bottom = boxes(lay_out(["one"], [Row("", [white])], 64), GREY)
+    assert (right - left, bottom - top) == (66, 66)
+
+
+def test_cutting_a_long_label_takes_no_time(tmp_path):
+    red = save(tmp_path / "r.png", (64, 64), RED)
+    started = time.process_time()
+    lay_out(["one"], [Row("word " * 20_000, [red])], 64)
+    assert time.process_time() - started < 5  # one character after the other: hours
+
+
+def test_labels_in_other_scripts(tmp_path, monkeypatch):
+    matplotlib = Path(importlib.util.find_spec("matplotlib").origin).parent
+    dejavu = matplotlib / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
+    monkeypatch.setattr(fonts, "_files", lambda: (tmp_path / "no font.ttf", dejavu))
+    (tmp_path / "no font.ttf").write_bytes(b"")
+    assert fonts.font_for("a red circle", 14).getname()[0] != "DejaVu Sans"
+    assert fonts.font_for("красный круг", 14).getname()[0] == "DejaVu Sans"
+    assert fonts.font_for("红色圆形", 14) is None
+    red = save(tmp_path / "r.png", (64, 64), RED)
+    said = "(no font of this system has the characters of this label)"
+    drawn = [lay_out(["one"], [Row(label, [red])], 64) for label in ("红色圆形", said)]
+    assert drawn[0].tobytes() == drawn[1].tobytes()
 
 
 def test_labels_are_drawn_and_cut_off_where_there_is_no_room(tmp_path):

@@ -5,11 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from launcher.training.errors import UserError
 from launcher.training.helper import Helper
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 class Counter:
@@ -27,6 +30,9 @@ class Counter:
 
     def fail(self):
         raise ValueError("no")
+
+    def sleep(self, seconds):
+        time.sleep(seconds)
 
     def handlers(self):
         return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
@@ -62,6 +68,42 @@ def test_ctrl_c_is_not_its_matter(helper):
     assert helper.call("handlers") == [signal.SIG_IGN, signal.SIG_IGN]
 
 
+def test_signals_reach_the_thread_that_waits_for_them():
+    """What `launcher.interrupt.listening` has set up; in a process of its own, since
+    `multiprocessing` does this once."""
+    program = (
+        "import signal\n"
+        "from launcher.training.helper import Helper\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})\n"
+        "helper = Helper(dict, (), task='', way_out='')\n"
+        "print(signal.pthread_sigmask(signal.SIG_BLOCK, ()))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "SIGINT" in done.stdout
+
+
+def test_a_wait_that_is_interrupted_ends_the_process(helper):
+    class Left(BaseException):
+        pass
+
+    def leave(number, frame):
+        raise Left
+
+    helper.call("process")  # it has started
+    before = signal.signal(signal.SIGALRM, leave)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        started = time.monotonic()
+        with pytest.raises(Left):
+            helper.call("sleep", 60)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    helper.close()  # as the interpreter does at its end
+    assert time.monotonic() - started < 20
+
+
 def test_its_death_is_explained(helper):
     os.kill(helper.call("process"), signal.SIGKILL)
     with pytest.raises(UserError, match=r"that counts was killed.*memory.*Count by hand\."):
@@ -79,12 +121,11 @@ def test_it_dies_with_its_parent(tmp_path):
         "    print(Helper(Counter, (0,), task='', way_out='').call('process'), flush=True)\n"
         "    time.sleep(60)\n"
     )
-    root = os.fspath(os.path.dirname(os.path.abspath("setup.cfg")))
     process = subprocess.Popen(
         [sys.executable, str(script)],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": root},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     child = int(process.stdout.readline())
     process.kill()
