@@ -9,8 +9,8 @@ The time of a validation is measured in the process of the run by a variant that
 `validate`; compiling its graph comes on top, once, and is read from what the launcher says. The
 time of a step is `step_seconds` of metrics.jsonl, medians without the first ten.
 
-Prints seconds; the last line is the same as JSON. Exits with 1 if a validation takes more than two
-seconds.
+Prints seconds; the last line is the same as JSON. Exits with 1 if one of the validations takes more
+than two seconds.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def main() -> None:
         f"({again / off:.3f}x), {on:.4f} s between validations ({on / off:.3f}x)"
     )
     print(json.dumps(results))
-    sys.exit(results["validation"] > LIMIT)
+    sys.exit(results["slowest"] > LIMIT)
 
 
 def measure(folder: Path, steps: int, samples: int) -> dict[str, float]:

@@ -128,13 +128,13 @@ def fit_problems(
     if config.get("num_mode") is not None:
         problems.append(
             f"the ControlNet {name} is a union of {config['num_mode']} modes (num_mode), which "
-            f"this recipe cannot train. Give one for a single kind of control."
+            f"are not supported here. Give one for a single kind of control."
         )
     if config.get("conditioning_embedding_channels") is not None:
         problems.append(
             f"the ControlNet {name} reads its control image through a convolutional embedder "
-            f"(conditioning_embedding_channels is {config['conditioning_embedding_channels']}); "
-            f"this recipe trains those that read latents of the VAE. Give one where it is null."
+            f"(conditioning_embedding_channels is {config['conditioning_embedding_channels']}), "
+            f"and here it has to read latents of the VAE. Give one where it is null."
         )
     if config["num_layers"] < 1:
         problems.append(
@@ -156,8 +156,8 @@ def fit_problems(
     if differences:
         problems.append(
             f"the ControlNet {name} does not fit the transformer: {'; '.join(differences)}. Give a "
-            f"ControlNet that was made for this base model, or leave out {_OPTION} to make one "
-            f"from the transformer."
+            f"ControlNet that was made for this base model; to train a new one, made from the "
+            f"transformer, leave out {_OPTION}."
         )
     return problems
 

@@ -6,6 +6,7 @@ encodes, so that the text encoders' memory is free again when the networks are l
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -51,6 +52,9 @@ def sample(config: Any, request: SampleRequest) -> Iterator[SampledImage]:
         network=networks["transformer"],
         memory=config.data.digests_dir,
     )
+    guidance = _guidance(request, networks["transformer"])
+    for prompt in prompts:
+        _tell_of_length(prompt, encoders["tokenizer_2"], config.data.max_sequence_length, request)
     keys = {prompt: encodings.text(prompt) for prompt in prompts}
     cache = DiskCache(config.data.encodings_dir, verify=config.data.verify)
     if cache.missing(encodings.text_keys()).any():
@@ -81,7 +85,7 @@ def sample(config: Any, request: SampleRequest) -> Iterator[SampledImage]:
                     *control.shape[:2],
                     controlnet_conditioning_scale=strength,
                     num_inference_steps=request.num_inference_steps,
-                    guidance_scale=request.guidance_scale,
+                    guidance_scale=guidance,
                     seed=request.seed,
                     number=number,
                 )
@@ -102,6 +106,30 @@ def _with_weights(config: Any, request: SampleRequest) -> Config:
             )
     model = replace(config.model, controlnet_model_name_or_path=str(folder))
     return Config({**config, "model": model})
+
+
+#: That of diffusers' and MindONE's pipelines for guidance-distilled models.
+_USUAL_GUIDANCE = 3.5
+
+
+def _guidance(request: SampleRequest, transformer: Any) -> float:
+    if request.guidance_scale is None:
+        return _USUAL_GUIDANCE
+    if not transformer.config.guidance_embeds:
+        raise UserError(
+            f"--guidance is {request.guidance_scale:g}, and the base model is told no guidance "
+            "(guidance_embeds is false, as of FLUX.1-schnell). Leave --guidance out."
+        )
+    return request.guidance_scale
+
+
+def _tell_of_length(prompt: str, tokenizer: Any, limit: int, request: SampleRequest) -> None:
+    tokens = len(tokenizer(prompt, truncation=False, verbose=False).input_ids)
+    if tokens > limit:
+        request.say(
+            f"the prompt {textwrap.shorten(prompt, 60)!r} has {tokens} tokens, and the rest after "
+            f"{limit} is cut off (data.max_sequence_length, as in training)"
+        )
 
 
 def _tell_of_crop(path: str, shape: tuple[int, ...], request: SampleRequest) -> None:

@@ -233,7 +233,7 @@ class SampleRequest:
         scales: what the outputs of a ControlNet are multiplied by; each image is made with all.
         num_images: of each subject and scale, of different noise.
         num_inference_steps: of the sampler.
-        guidance_scale: that a guidance-distilled model is told.
+        guidance_scale: that a guidance-distilled model is told; None: nothing was asked for.
         seed: of the noise.
         size: (height, width) in pixels; None: that of the data which is nearest in shape.
         build: the parts of a stage for a configuration, as a run has them, without values.
@@ -247,7 +247,7 @@ class SampleRequest:
     scales: Sequence[float]
     num_images: int
     num_inference_steps: int
-    guidance_scale: float
+    guidance_scale: float | None
     seed: int
     size: tuple[int, int] | None
     build: Callable[[Config, Stage], Models]

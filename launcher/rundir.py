@@ -66,7 +66,7 @@ def problems(output_dir: str | Path) -> list[str]:
     """
     try:
         path = expand(output_dir)
-        problem = _occupied(path) or _unwritable(path)
+        problem = _occupied(path) or unwritable(path)
     except (OSError, ValueError) as error:
         problem = f"cannot be used: {_reason(error)}; choose another train.output_dir"
     return [f"train.output_dir {str(output_dir)!r} {problem}."] if problem else []
@@ -141,7 +141,7 @@ class RunDir:
         run._is_kept = True
         if not is_main:
             return run
-        if problem := _unwritable(path):
+        if problem := unwritable(path):
             raise UserError(f"the run cannot be continued: {path} {problem}.")
         try:
             run.logs.reopen(METRICS)
@@ -414,21 +414,28 @@ def _occupied(path: Path) -> str | None:
     return None
 
 
-def _unwritable(path: Path) -> str | None:
-    """Why no file could be made in the folder, judging by the part of the path that exists."""
+def unwritable(path: Path, option: str = "train.output_dir") -> str | None:
+    """Why no file could be made in a folder, judging by the part of the path that exists.
+
+    Args:
+        option: what else to choose.
+    """
+    way_out = f"choose another {option}"
     for part in (path, *path.parents):
-        if not part.exists():
+        try:
+            is_there = part.exists()
+        except OSError as error:
+            return f"cannot be used: {error.strerror}; {way_out}"
+        if not is_there:
             if part.is_symlink():
-                return (
-                    f"cannot be used: {part} is a link to nowhere; choose another train.output_dir"
-                )
+                return f"cannot be used: {part} is a link to nowhere; {way_out}"
             continue
         if not part.is_dir():
             what = "is a file" if part == path else f"lies under {part}, which is a file"
-            return f"{what}, not a folder; choose another train.output_dir"
+            return f"{what}, not a folder; {way_out}"
         if not os.access(part, os.W_OK | os.X_OK):
             what = "is not writable" if part == path else f"cannot be made: {part} is not writable"
-            return f"{what} for this user; choose another train.output_dir"
+            return f"{what} for this user; {way_out}"
         return None
     return None
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from launcher.checkpointing import EMA
 from launcher.console import Console
 from launcher.parts import prepare_models
 from launcher.plugin_checks import display_path
-from launcher.rundir import CONFIG, expand
+from launcher.rundir import CONFIG, expand, unwritable
 from launcher.start import read_exported
 from launcher.training import checkpoint, device_memory
 from launcher.training.errors import UserError, refuse
@@ -60,13 +61,20 @@ def find(given: str, ema: bool, say: Any) -> Weights:
     """
     try:
         path = expand(given)
-    except ValueError as error:
-        raise UserError(f"{given!r}: {error}. Give the folder of a run.") from error
-    if not path.is_dir():
-        what = "is a file" if path.exists() else "does not exist"
+        is_folder, exists = path.is_dir(), path.exists()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{given!r}: {reason}. Give the folder of a run.") from error
+    if not is_folder:
+        what = "is a file" if exists else "does not exist"
+        hint = ""
+        if not exists and given.count("/") == 1 and not given.startswith((".", "~", "/")):
+            hint = (
+                f" If it is on the hub: `hf download {given} --local-dir FOLDER`, and the folder."
+            )
         raise UserError(
             f"{given} {what}; give the folder of a run, of one of its checkpoints, or of a "
-            "ControlNet in diffusers' layout."
+            f"ControlNet in diffusers' layout.{hint}"
         )
     if checkpoint.is_checkpoint(path):
         found = checkpoint.read(path)
@@ -103,8 +111,7 @@ def _newest(path: Path, say: Any) -> Weights:
     exported = -1 if content is None else int(content["step"])
     if steps and steps[-1] > exported:
         found = checkpoint.newest(path, say)
-        assert found is not None
-        if found.step > exported:
+        if found is not None and found.step > exported:
             return Weights(found.path, path / CONFIG, f"step {found.step:,}")
     if exported < 0:
         raise UserError(
@@ -124,8 +131,38 @@ def run(
         settings: `name=value`, over the run's own.
         argv: the arguments as typed, for the process that encodes the prompts.
     """
-    weights = find(options.run, options.ema, console.headline)
+    # Its process for the prompts looks for itself, and need not say everything again.
+    say = (lambda text: None) if options.encodes_only else console.headline
     subjects = subjects_of(options)
+    weights = find(options.run, options.ema, say)
+    with _still_there(weights):
+        _sample(options, settings, argv, console, weights, subjects, say)
+
+
+@contextmanager
+def _still_there(weights: Weights) -> Iterator[None]:
+    """Say so where a checkpoint is removed while it is read."""
+    try:
+        yield
+    except (OSError, UserError) as error:
+        if weights.folder.is_dir():
+            raise
+        raise UserError(
+            f"{display_path(weights.folder)} was removed while it was read: the run goes on, and "
+            "keeps only its newest checkpoints (checkpoint.checkpoints_total_limit). Start again."
+        ) from error
+
+
+def _sample(
+    options: argparse.Namespace,
+    settings: Sequence[str],
+    argv: Sequence[str],
+    console: Console,
+    weights: Weights,
+    subjects: Sequence[tuple[str, str | None]],
+    say: Callable[[str], object],
+) -> None:
+    """Make the images; see `run`."""
     plugins, resolved = _configure(options, settings, weights)
     if plugins.leaves_to_launcher("sample"):
         raise UserError(
@@ -160,24 +197,16 @@ def run(
                 "Start again; if memory is short, close other programs.",
             ),
             encodes_only=options.encodes_only,
-            say=(lambda text: None) if options.encodes_only else console.headline,
+            say=say,
         ),
     )
     total = len(subjects) * len(options.scale) * options.num_images
     written = 0
-    try:
-        with device_memory.needed_for("an image", "Make smaller ones, by --height and --width."):
-            for file in output.write(images):
-                written += 1
-                console.headline(f"image {written} of {total}")
-                console.result(str(file))
-    except (OSError, UserError) as error:
-        if weights.folder.is_dir():
-            raise
-        raise UserError(
-            f"{display_path(weights.folder)} was removed while it was read: the run goes on, and "
-            "keeps only its newest checkpoints (checkpoint.checkpoints_total_limit). Start again."
-        ) from error
+    with device_memory.needed_for("an image", "Make smaller ones, by --height and --width."):
+        for file in output.write(images):
+            written += 1
+            console.headline(f"image {written} of {total}")
+            console.result(str(file))
     if written > 1:
         console.result(str(output.write_grid()))
 
@@ -239,7 +268,11 @@ def subjects_of(options: argparse.Namespace) -> list[tuple[str, str | None]]:
             (prompts[i % len(prompts)], controls[i % len(controls)] if controls else None)
             for i in range(count)
         ]
-    problems = []
+    problems = [
+        f"the prompt {prompt!r} has characters that are none; give it in UTF-8."
+        for prompt in dict.fromkeys(prompt for prompt, _ in subjects)
+        if not _is_text(prompt)
+    ]
     for path in dict.fromkeys(control for _, control in subjects if control is not None):
         try:
             check_image(path)
@@ -249,10 +282,19 @@ def subjects_of(options: argparse.Namespace) -> list[tuple[str, str | None]]:
     return subjects
 
 
+def _is_text(prompt: str) -> bool:
+    """False: it has bytes of another encoding than UTF-8, or halves of characters."""
+    try:
+        prompt.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _read_subjects(name: str) -> list[tuple[str, str | None]]:
     file = Path(name).expanduser()
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"--prompts {name} cannot be read: {reason}.") from error
@@ -315,8 +357,9 @@ class Output:
 
     def require_free(self) -> None:
         """Raise UserError if something would be overwritten, or nothing can be written."""
-        if self._folder.exists() and not self._folder.is_dir():
-            raise UserError(f"--output {self._options.output} is a file; give a folder.")
+        problem = unwritable(self._folder, "--output")
+        if problem:
+            raise UserError(f"--output {self._options.output} {problem}.")
         there = [path.name for path in self._files() if os.path.lexists(path)]
         if there and not self._options.overwrite:
             more = f" and {len(there) - 3} more" if len(there) > 3 else ""
@@ -324,14 +367,6 @@ class Output:
                 f"{self._options.output} has {', '.join(there[:3])}{more} already. Give another "
                 "--output, or --overwrite to replace them."
             )
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"--output {self._options.output} cannot be made: {error.strerror}."
-            ) from error
-        if not os.access(self._folder, os.W_OK):
-            raise UserError(f"--output {self._options.output} cannot be written to.")
 
     def write(self, images: Any) -> Iterator[Path]:
         """Write each image as it is made. Yields the files."""
@@ -358,7 +393,7 @@ class Output:
         columns = ["control"] if self._controls else []
         columns += [f"scale {scale:g}" for scale in options.scale]
         path = self._folder / "grid.png"
-        write_png(path, lay_out(columns, rows))
+        self._write(path, lay_out(columns, rows))
         return path
 
     @property
@@ -408,7 +443,11 @@ class Output:
         note = PngInfo()
         for name, text in about.items():
             note.add_itxt(name, text)
+        self._write(path, Image.fromarray(image), note)
+
+    def _write(self, path: Path, image: Any, note: Any = None) -> None:
         try:
-            write_png(path, Image.fromarray(image), note)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_png(path, image, note)
         except OSError as error:
             raise UserError(f"{path} cannot be written: {error.strerror or error}.") from error

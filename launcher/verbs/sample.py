@@ -43,7 +43,7 @@ def sample(argv: list[str]) -> None:
         help="strength of the control (controlnet_conditioning_scale), or several (default: 1)",
     )
     add("--steps", metavar="N", type=int, default=28, help="of the sampler (default: 28)")
-    add("--guidance", metavar="X", type=float, default=3.5, help="guidance scale (default: 3.5)")
+    add("--guidance", metavar="X", type=float, help="guidance scale (FLUX.1-dev: 3.5)")
     add("--seed", metavar="N", type=int, default=0, help="of the noise (default: 0)")
     add("--num-images", metavar="N", type=int, default=1, help="of each, of different noise")
     add("--height", metavar="N", type=int, help="in pixels; default: as the run was trained")
@@ -83,7 +83,8 @@ def _check(options: argparse.Namespace) -> None:
     ]
     if len({f"{scale:g}" for scale in options.scale}) < len(options.scale):
         problems.append("--scale names the same number twice.")
-    if not (math.isfinite(options.guidance) and options.guidance >= 0):
+    guidance = options.guidance
+    if guidance is not None and not (math.isfinite(guidance) and guidance >= 0):
         problems.append(f"--guidance is {options.guidance}; give a number from 0 on, such as 3.5.")
     for name, least in (("steps", 1), ("seed", 0), ("num-images", 1)):
         value = getattr(options, name.replace("-", "_"))

@@ -87,9 +87,16 @@ def test_what_is_no_run(tmp_path):
         ("file", "is a file"),
         ("", "holds neither a run"),
         ("begun", "neither a checkpoint yet nor exported weights"),
+        ("x" * 300, "File name too long"),
     ):
         with pytest.raises(UserError, match=words):
             find(tmp_path / name)
+
+
+def test_a_name_of_the_hub_is_told_how_to_be_had(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="`hf download acme/edges --local-dir FOLDER`"):
+        sampling.find("acme/edges", False, print)
 
 
 @pytest.fixture
@@ -117,6 +124,21 @@ def test_one_of_either_serves_all_of_the_other(tmp_path, picture):
     assert sampling.subjects_of(asked(tmp_path)) == [("a", None)]
 
 
+def test_a_prompt_has_to_be_text(tmp_path):
+    latin = b"caf\xe9".decode("utf-8", "surrogateescape")  # as a terminal in Latin-1 gives it
+    with pytest.raises(UserError, match="has characters that are none; give it in UTF-8"):
+        sampling.subjects_of(asked(tmp_path, prompt=["a", latin]))
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "\\ud800"}')
+    with pytest.raises(UserError, match="has characters that are none"):
+        sampling.subjects_of(asked(tmp_path, prompt=[], prompts=str(tmp_path / "prompts.jsonl")))
+
+
+def test_a_file_of_windows(tmp_path):
+    file = tmp_path / "prompts.jsonl"
+    file.write_bytes(b'\xef\xbb\xbf{"prompt": "a"}\r\n')
+    assert sampling.subjects_of(asked(tmp_path, prompt=[], prompts=str(file))) == [("a", None)]
+
+
 def test_prompts_from_a_file(tmp_path, picture):
     file = tmp_path / "prompts.jsonl"
     file.write_text('{"prompt": "ä", "control": "edges.png"}\n\n{"prompt": "b"}\n')
@@ -138,6 +160,7 @@ def test_prompts_from_a_file(tmp_path, picture):
     "arguments, words",
     [
         (["--scale", "nan"], "--scale is nan"),
+        (["--scale", "1e39"], "--scale is 1e+39"),
         (["--scale", "1", "1.0"], "the same number twice"),
         (["--steps", "0"], "--steps is 0; give 1 or more"),
         (["--height", "100", "--width", "64"], "--height is 100; the VAE"),
@@ -216,9 +239,46 @@ def test_several_have_names_of_their_own_and_a_grid(tmp_path):
     ]
     assert several.write_grid().name == "grid.png"
     assert (tmp_path / "out" / "control-0.png").is_file()
-    # Control and two scales; two rows.
-    width = Image.open(tmp_path / "out" / "grid.png").width
-    assert width == 8 + 3 * (128 + 8)
+    # Control and two scales; two rows of images of 32 x 48, which are doubled.
+    grid = np.asarray(Image.open(tmp_path / "out" / "grid.png"))
+    assert grid.shape[1] == 8 + 3 * (128 + 8)
+    shown = [
+        [grid[top : top + 64 : 2, left : left + 96 : 2] for left in (8, 144, 280)]
+        for top in (52, 52 + 94)
+    ]
+    expected = [[image(9), image(0), image(2)], [image(9), image(1), image(3)]]
+    np.testing.assert_array_equal(shown, expected)
+
+
+@pytest.mark.parametrize("name", ["grid.png", "control-0.png", "prompt-0-1.png"])
+def test_none_of_the_files_is_replaced(tmp_path, name):
+    tmp_path_made(tmp_path)
+    (tmp_path / "out" / name).write_text("mine")
+    with pytest.raises(UserError, match=f"has {name} already"):
+        output(tmp_path, num_images=2).require_free()
+
+
+@pytest.mark.parametrize("what", ["image", "grid"])
+def test_a_full_disk(tmp_path, small_disk, what):
+    disk = small_disk(64 * 1024)
+    several = output(tmp_path, num_images=2, output=str(disk / "out"))
+    name = "prompt" if what == "image" else "grid"
+    images = [SampledImage(0, 0, n, image(n)) for n in (0, 1)]
+    with pytest.raises(UserError, match=f"{name}.*png cannot be written: No space left") as caught:
+        if what == "image":
+            (disk / "filler").write_bytes(b"x" * (52 * 1024))
+        list(several.write(images))
+        (disk / "filler").write_bytes(b"x" * (44 * 1024))
+        several.write_grid()
+    assert str(disk / "out") in str(caught.value)
+
+
+def test_a_folder_is_made_with_its_first_image(tmp_path):
+    single = output(tmp_path, output=str(tmp_path / "a" / "b"))
+    single.require_free()
+    assert not (tmp_path / "a").exists()
+    list(single.write([SampledImage(0, 0, 0, image(1))]))
+    assert (tmp_path / "a" / "b" / "prompt-0.png").is_file()
 
 
 def test_nothing_is_replaced_without_being_asked(tmp_path):
@@ -229,6 +289,8 @@ def test_nothing_is_replaced_without_being_asked(tmp_path):
     (tmp_path / "taken").write_text("")
     with pytest.raises(UserError, match="is a file"):
         output(tmp_path, output=str(tmp_path / "taken")).require_free()
+    with pytest.raises(UserError, match="File name too long; choose another --output"):
+        output(tmp_path, output="x" * 300).require_free()
 
 
 def tmp_path_made(tmp_path):
