@@ -54,11 +54,16 @@ for (const figure of document.querySelectorAll("figure.chart")) {
   area.tabIndex = 0;
   area.setAttribute("aria-label", "values: arrow keys move along the steps");
   area.setAttribute("role", "group");
-  area.addEventListener("pointermove", (event) => {
+  const point = (event) => {
     const box = area.getBoundingClientRect();
     show(data.low + ((event.clientX - box.left) / box.width) * (data.high - data.low));
+  };
+  // A tap does not move. Its values stay when the finger is lifted.
+  area.addEventListener("pointerdown", point);
+  area.addEventListener("pointermove", point);
+  area.addEventListener("pointerleave", (event) => {
+    if (event.pointerType !== "touch") hide();
   });
-  area.addEventListener("pointerleave", hide);
   area.addEventListener("blur", hide);
   area.addEventListener("keydown", (event) => {
     const stride = (data.high - data.low) / 60;

@@ -1,5 +1,7 @@
 """The page in a browser without network, on a wide screen and on a phone."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -112,6 +114,33 @@ def test_values_under_the_pointer_and_by_the_keyboard(browser, pages):
             browser.call("Input.dispatchKeyEvent", type=kind, key=key)
     said = browser.evaluate("document.querySelectorAll('.read')[1].innerText")
     assert said.startswith("first, steps ") and "e-" in said
+
+
+def test_values_under_a_finger(browser, pages):
+    def touch(kind, *points):
+        browser.call(
+            "Input.dispatchTouchEvent", type=kind, touchPoints=[{"x": x, "y": y} for x, y in points]
+        )
+
+    def read(number):
+        return browser.evaluate(f"document.querySelectorAll('.read')[{number}].innerText")
+
+    browser.call("Emulation.setTouchEmulationEnabled", enabled=True, maxTouchPoints=1)
+    try:
+        browser.open(pages["one"], PHONE)
+        browser.evaluate("document.querySelector('.area').scrollIntoView({block: 'center'})")
+        left, top, right, bottom = boxes(browser, ".area")[0]
+        y = (top + bottom) / 2 - browser.evaluate("scrollY")
+        touch("touchStart", ((left + right) / 2, y))
+        touch("touchEnd")
+        assert re.match(r"steps (99\d|1,00\d) to 1,0\d\d: ", read(0)), read(0)
+        touch("touchStart", ((left + right) / 2, y))
+        for share in (0.4, 0.3, 0.25):
+            touch("touchMove", (left + share * (right - left), y))
+        touch("touchEnd")
+        assert re.match(r"steps (49\d|50\d) to ", read(0)), read(0)
+    finally:
+        browser.call("Emulation.setTouchEmulationEnabled", enabled=False)
 
 
 def test_the_contrast_of_letters(browser, pages):
