@@ -10,7 +10,8 @@ import numpy as np
 from launcher.report import formats
 from launcher.report.chart import Chart, Line
 from launcher.report.figures import VALIDATION, control_gap
-from launcher.report.run import Lines, Run
+from launcher.report.lines import Lines
+from launcher.report.run import Run
 
 #: Figures of a step that have a chart: title, unit, further arguments of Chart, whether smoothed.
 _OF_STEPS: tuple[tuple[str, str, str, dict[str, Any], bool], ...] = (

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import yaml
 
 from launcher.report import formats
 from launcher.report.run import Run
@@ -108,7 +109,8 @@ def written(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (list, dict)):
-        import json
-
-        return json.dumps(value, ensure_ascii=False)
+        text = yaml.safe_dump(
+            value, default_flow_style=True, width=float("inf"), allow_unicode=True, sort_keys=False
+        )
+        return str(text).rstrip("\n")
     return str(value) if value != "" else "''"

@@ -38,7 +38,12 @@ def page(runs: list[Run]) -> str:
         sections.files(runs),
     ]
     body = [
-        tag("header", tag("h1", names if len(runs) == 1 else f"{len(runs)} runs"), _subtitle(runs)),
+        tag(
+            "header",
+            tag("h1", names if len(runs) == 1 else f"{len(runs)} runs"),
+            _subtitle(runs),
+            _problems(runs),
+        ),
         tag("main", parts),
         tag("footer", f"Made by launcher report, {formats.moment(time.time())}."),
     ]
@@ -88,6 +93,15 @@ def _subtitle(runs: list[Run]) -> Markup:
     written = f"last step written {formats.moment(run.written)}" if len(run.steps) else None
     said = [f"recipe {recipe}" if recipe else None, sections.where(run.path), written]
     return tag("p", join(" · ".join(part for part in said if part)), class_="note")
+
+
+def _problems(runs: list[Run]) -> list[Markup]:
+    """What could not be read, and is not in the figures and charts."""
+    return [
+        tag("p", problem if len(runs) == 1 else f"{run.label}: {problem}", class_="bad")
+        for run in runs
+        for problem in run.problems
+    ]
 
 
 def _file(name: str) -> str:

@@ -40,21 +40,24 @@ class Images:
 def find(run: Run) -> Images:
     """Look for a run's images."""
     folder = run.path / "validation"
-    folders = {}
-    if folder.is_dir():
-        for path in folder.iterdir():
-            match = _FOLDER.fullmatch(path.name)
-            if match and path.is_dir():
-                folders[int(match[1])] = path
     files = {
-        (step, path.name): path
-        for step, one in folders.items()
-        for path in one.iterdir()
+        (int(match[1]), path.name): path
+        for one in _content(folder)
+        if (match := _FOLDER.fullmatch(one.name))
+        for path in _content(one)
         if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
     }
     steps = sorted({step for step, _ in files})
     rows = sorted({name for _, name in files}, key=_numbers)
     return Images(steps, spread(steps, _COLUMNS), rows, _prompts(folder), files)
+
+
+def _content(folder: Path) -> list[Path]:
+    """What is in a folder; nothing if it is none, or not there any more."""
+    try:
+        return list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def section(runs: list[Run]) -> Markup | None:
@@ -150,12 +153,11 @@ def _prompt_of(name: str, prompts: list[dict[str, str]]) -> dict[str, str]:
 
 
 def _prompts(folder: Path) -> list[dict[str, str]]:
-    """prompts.json. It serves as captions, so that images without it are shown all the same."""
+    """prompts.json. It serves as captions, so that images without it are shown all the same, and
+    so they are if it is damaged or being written."""
     try:
         content = json.loads((folder / "prompts.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except ValueError:  # it is being written, or damaged
+    except (OSError, ValueError, RecursionError):
         return []
     entries = content if isinstance(content, list) else []
     return [

@@ -2,10 +2,13 @@
 
 import json
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from launcher.report import validation
 from launcher.report.page import page
 from launcher.report.run import read_run
 from tests.launcher.report.reader import Reader
@@ -174,6 +177,49 @@ def test_an_image_that_is_being_written(run):
     assert text.count("cannot be read") == 1 and text.count("<img") == 9
 
 
+@pytest.mark.parametrize("kind", ["folder", "damaged", "text", "nested"])
+def test_prompts_that_cannot_be_read(run, kind):
+    path = run / "validation" / "prompts.json"
+    path.unlink()
+    if kind == "folder":
+        path.mkdir()
+    else:
+        path.write_text({"damaged": "[{", "text": "3", "nested": "[" * 100_000}[kind])
+    assert made(run).count("<img") == 2 * 3
+
+
+def test_images_that_vanish_meanwhile(run, monkeypatch):
+    found = read_run(run, "run")
+    before = validation.encode
+
+    def removing(paths, **more):
+        shutil.rmtree(run / "validation", ignore_errors=True)
+        return before(paths, **more)
+
+    monkeypatch.setattr(validation, "encode", removing)
+    assert "cannot be read" in page([found])
+
+
+def test_a_folder_of_images_that_vanishes_meanwhile(run, monkeypatch):
+    listed = Path.iterdir
+
+    def removing(path):
+        if path.name == "step-000100":
+            shutil.rmtree(path)
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", removing)
+    assert made(run).count("<img") == 2 * 4
+
+
+def test_what_could_not_be_read_is_said_at_the_top(run, another):
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write("nonsense\n")
+    said = "metrics.jsonl: line 301 cannot be read and is left out."
+    assert f'<p class="bad">{said}</p></header>' in made(run)
+    assert f'<p class="bad">first: {said}</p></header>' in made(another, run)
+
+
 def test_a_grid_stands_in_for_single_images(another):
     (another / "validation").mkdir()
     Image.new("RGBA", (4000, 300)).save(another / "validation" / "grid.png")
@@ -186,7 +232,7 @@ def test_a_grid_stands_in_for_single_images(another):
     [
         ({}, "nothing"),
         ({"train.learning_rate": [1, None], "plugins": [[], ["a"]]},
-         'train.learning_rate: 1 → null; plugins: [] → ["a"]'),
+         "train.learning_rate: 1 → null; plugins: [] → [a]"),
     ],
 )  # fmt: skip
 def test_what_a_continued_run_changed(run, changed, says):
