@@ -66,7 +66,7 @@ def _of_validations(run: Run) -> dict[str, str]:
         found["control gap"] = formats.number(float(gap[-1]))
     norm = run.validations.finite("residual_norm")
     if len(norm):
-        found["residual norm"] = formats.number(float(norm[-1]), 3)
+        found["residual norm"] = formats.number(float(norm[-1]))
     return found
 
 

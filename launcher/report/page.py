@@ -9,6 +9,7 @@ from importlib import resources
 
 from launcher.report import charts, formats, sections, validation
 from launcher.report.chart import draw
+from launcher.report.colours import key
 from launcher.report.html import Child, Markup, join, tag
 from launcher.report.run import Run
 
@@ -22,13 +23,17 @@ def page(runs: list[Run]) -> str:
     names = " · ".join(run.label for run in runs)
     title = f"{names}: report" if len(runs) == 1 else f"{len(runs)} runs: {names}"
     number = iter(range(1, 10_000))
+    marks = charts.resumes(runs)
     drawn = {
-        "steps": [draw(chart, next(number)) for chart in charts.of_steps(runs)],
-        "validations": [draw(chart, next(number)) for chart in charts.of_validations(runs)],
+        "steps": [draw(chart, next(number), marks) for chart in charts.of_steps(runs)],
+        "validations": [draw(chart, next(number), marks) for chart in charts.of_validations(runs)],
     }
+    said = "All charts are over the steps of the training."
+    if marks:
+        said += " A thin vertical line is where a run was continued."
     parts = [
         sections.summary(runs),
-        _charts("Training", "training", drawn["steps"])
+        _charts("Training", "training", drawn["steps"], said)
         or tag("section", tag("h2", "Training"), tag("p", "No step is done yet."), id="training"),
         _charts("Validation", "validation", drawn["validations"]),
         validation.section(runs),
@@ -68,11 +73,12 @@ def page(runs: list[Run]) -> str:
     return f"<!DOCTYPE html>\n{document}\n"
 
 
-def _charts(title: str, name: str, drawn: list[Markup | None]) -> Markup | None:
+def _charts(title: str, name: str, drawn: list[Markup | None], said: str = "") -> Markup | None:
     figures = [figure for figure in drawn if figure is not None]
     if not figures:
         return None
-    return tag("section", tag("h2", title), tag("div", figures, class_="charts"), id=name)
+    note = tag("p", said, class_="note") if said else None
+    return tag("section", tag("h2", title), note, tag("div", figures, class_="charts"), id=name)
 
 
 def _subtitle(runs: list[Run]) -> Markup:
@@ -81,8 +87,7 @@ def _subtitle(runs: list[Run]) -> Markup:
         keys: Child = [
             tag(
                 "li",
-                tag("i", class_=f"c{number % 8} s{number // 8 % 3}"),
-                run.label,
+                key(run.label, number),
                 tag("span", sections.where(run.path), class_="note"),
             )
             for number, run in enumerate(runs)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.report import figures, formats
+from launcher.report.colours import key
 from launcher.report.files import checkpoints, written
 from launcher.report.html import Child, Markup, folded, join, table, tag
 from launcher.report.run import Run
@@ -33,13 +34,9 @@ def summary(runs: list[Run]) -> Markup:
         tiles = [tag("div", tag("dt", name), tag("dd", found[0][name])) for name in names]
         return tag("section", tag("h2", "Figures"), tag("dl", tiles, class_="tiles"), id="figures")
     rows = [[name, *(one.get(name, "–") for one in found)] for name in names]
-    heads = ["", *(_key(run, number) for number, run in enumerate(runs))]
+    heads = ["", *(key(run.label, number) for number, run in enumerate(runs))]
     shown = table("final figures, a column a run", heads, rows, numeric=True)
     return tag("section", tag("h2", "Figures"), shown, id="figures")
-
-
-def _key(run: Run, number: int) -> Markup:
-    return join([tag("i", class_=f"c{number % 8} s{number // 8 % 3}"), run.label])
 
 
 def configuration(runs: list[Run]) -> Markup:
@@ -50,7 +47,7 @@ def configuration(runs: list[Run]) -> Markup:
         shown.append(tag("h3", "Differences"))
         if different:
             rows = [[n, *map(figures.written, values)] for n, values in different.items()]
-            heads = ["option", *(_key(run, number) for number, run in enumerate(runs))]
+            heads = ["option", *(key(run.label, number) for number, run in enumerate(runs))]
             shown.append(table("options that differ between the runs", heads, rows))
         else:
             shown.append(tag("p", "All options are the same.", class_="note"))

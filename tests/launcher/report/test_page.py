@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from launcher.report import validation
+from benchmarks.synthetic_run import make
+from launcher.report import formats, validation
 from launcher.report.page import page
 from launcher.report.run import read_run
 from tests.launcher.report.reader import Reader
@@ -80,6 +81,53 @@ def test_several_runs_side_by_side(run, another):
     ]  # fmt: skip
     assert "<td>1e-05</td><td>5e-06</td>" in differences
     assert "All 4 options of second" in seen.text
+
+
+def test_the_kinds_of_held_out_loss_are_told_apart_when_runs_are_compared(run, tmp_path):
+    other = make(tmp_path / "other", 100, validations=2, seed=1)
+    text = made(run, other)
+    title = "Loss of held-out samples, "
+    found = [t for t in titles(text) if t.startswith(title)]
+    assert [t.removeprefix(title) for t in found] == [
+        "with its control", "without a control", "with another image&#x27;s control",
+    ]  # fmt: skip
+    charts = [c for c in re.findall(r"<figure.*?</figure>", text, re.S) if title in c]
+    for chart, name in zip(charts, ("loss", "loss_without_control", "loss_shuffled_control")):
+        for folder in (run, other):
+            log = (folder / "validation" / "figures.jsonl").read_text().splitlines()
+            first = json.loads(log[0])
+            said = f"{folder.name}: {formats.number(first[name])} at step {first['step']}"
+            assert said in chart
+        assert re.findall(r'class="(c\d s\d) line"', chart) == ["c0 s0", "c1 s0"]
+
+
+def test_all_lines_of_a_chart_are_smoothed_alike(run, another):
+    text = made(run, another)  # of 300 and of 200 steps
+    chart = re.search(r"<figure.*?</figure>", text, re.S)[0]
+    assert re.findall(r"mean of \d+ steps", chart) == ["mean of 7 steps"]
+    short = make(another.parent / "short", 20)
+    chart = re.search(r"<figure.*?</figure>", made(short, run), re.S)[0]
+    assert chart.count(' raw"') == chart.count(' line"') == 2
+
+
+def test_where_a_run_was_continued(run, another):
+    lines = [{"step": step} for step in (0, 90, 100, 250, 900)]
+    (run / "resumes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = made(run)
+    chart = re.search(r"<figure.*?</figure>", text, re.S)[0]
+    places = [round(4000 * (step - 1) / 299) for step in (90, 100, 250)]
+    assert re.findall(r'd="M(\d+) 0v1000" class="resume"', chart) == list(map(str, places))
+    # 100 would be written over 90.
+    assert re.findall(r'class="resume" aria-hidden="true">(.*?)<', chart) == ["90", "250"]
+    assert "Continued after step 90. Continued after step 100." in chart
+    assert text.count("A thin vertical line is where a run was continued.") == 1
+    assert 'class="c1 s0 resume"' in made(another, run)
+    assert "vertical line" not in made(another)
+
+
+def test_that_steps_are_across_is_said_once(run, another):
+    for text in (made(run), made(run, another)):
+        assert text.count("All charts are over the steps of the training.") == 1
 
 
 def test_runs_that_are_configured_alike(run, tmp_path):
