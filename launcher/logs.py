@@ -168,6 +168,26 @@ class Logs:
         return path
 
 
+def is_open(path: Path) -> bool | None:
+    """Whether a process has a log open, so that its run goes on.
+
+    Args:
+        path: of the log, which exists.
+
+    Returns:
+        None: the file system has no locks, or that machine's are not seen here.
+    """
+    with open(path, "rb") as file:
+        try:
+            # Given back at once, by the end of the block. A shared lock waits for nobody.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return None
+    return False
+
+
 def _plain(value: Any) -> Any:
     if getattr(value, "ndim", None) == 0:  # numpy scalars
         value = value.item()

@@ -31,8 +31,9 @@ def page(runs: list[Run]) -> str:
     said = "All charts are over the steps of the training."
     if marks:
         said += " A thin vertical line is where a run was continued."
+    now = time.time()
     parts = [
-        sections.summary(runs),
+        sections.summary(runs, now),
         _charts("Training", "training", drawn["steps"], said)
         or tag("section", tag("h2", "Training"), tag("p", "No step is done yet."), id="training"),
         _charts("Validation", "validation", drawn["validations"]),
@@ -50,7 +51,7 @@ def page(runs: list[Run]) -> str:
             _problems(runs),
         ),
         tag("main", parts),
-        tag("footer", f"Made by launcher report, {formats.moment(time.time())}."),
+        tag("footer", f"Made by launcher report, {formats.moment(now)}."),
     ]
     style, script = _file("style.css"), _file("script.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher.logs import FIGURES, METRICS, RESUMES
+from launcher.logs import FIGURES, METRICS, RESUMES, is_open
 from launcher.report.files import read_config, read_json
 from launcher.report.lines import Lines, read_lines, read_records
 from launcher.report.shape import ANYTHING, NUMBER, TEXT, TEXT_OR_NULL, misfit
@@ -54,6 +54,7 @@ class Run:
         resumes: lines of resumes.jsonl.
         exported: the content of exported.json; None: the run has not come to its end.
         written: when metrics.jsonl was last added to, in seconds since 1970.
+        is_going_on: a process has metrics.jsonl open. None: that cannot be found out.
         problems: sentences about lines and values of the logs that could not be read.
     """
 
@@ -67,6 +68,7 @@ class Run:
     resumes: Sequence[Mapping[str, Any]]
     exported: Mapping[str, Any] | None
     written: float
+    is_going_on: bool | None
     problems: Sequence[str]
 
 
@@ -88,6 +90,9 @@ def read_run(folder: Path, label: str) -> Run:
             f"{folder} holds no run: there is no {METRICS} in it.{hint or ' Give the folder of a '}"
             f"{'' if hint else 'run, its train.output_dir.'}"
         )
+    # Before anything is read: what has come to its end meanwhile is then taken for going on, and
+    # never one that goes on for stopped.
+    is_going_on = is_open(metrics)
     steps, of_steps = read_lines(folder, METRICS)
     validations, of_validations = read_lines(folder, FIGURES)
     resumes, of_resumes = read_records(folder, RESUMES, lambda line: misfit(line, _RESUME) is None)
@@ -102,6 +107,7 @@ def read_run(folder: Path, label: str) -> Run:
         resumes=resumes,
         exported=read_json(folder / EXPORTED, _EXPORTED),
         written=metrics.stat().st_mtime,
+        is_going_on=is_going_on,
         problems=[*of_steps, *of_validations, *of_resumes],
     )
 

@@ -26,9 +26,13 @@ _KINDS = {
 }
 
 
-def summary(runs: list[Run]) -> Markup:
-    """The figures that a run has come to; of several, side by side."""
-    found = [figures.summary(run) for run in runs]
+def summary(runs: list[Run], now: float) -> Markup:
+    """The figures that a run has come to; of several, side by side.
+
+    Args:
+        now: seconds since 1970.
+    """
+    found = [figures.summary(run, now) for run in runs]
     names = list(dict.fromkeys(name for one in found for name in one))
     if len(runs) == 1:
         tiles = [tag("div", tag("dt", name), tag("dd", found[0][name])) for name in names]

@@ -1,5 +1,7 @@
 """The logs of a run: lines that stay, locks, and the way back to a checkpoint."""
 
+import errno
+import fcntl
 import json
 import math
 import resource
@@ -10,7 +12,7 @@ import textwrap
 import numpy as np
 import pytest
 
-from launcher.logs import FIGURES, METRICS, Logs
+from launcher.logs import FIGURES, METRICS, Logs, is_open
 from launcher.training.errors import UserError
 
 
@@ -102,6 +104,37 @@ def test_a_second_process_is_refused(logs, tmp_path):
     assert f"the run in {tmp_path} is still going on" in refused
     logs.close()
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == ""
+
+
+def test_whether_a_run_goes_on(logs, tmp_path):
+    log = logs.create("metrics.jsonl")
+    before = log.stat()
+    assert is_open(log) is True
+    assert is_open(log) is True
+    logs.append("metrics.jsonl", {"step": 1})
+    code = (
+        "import sys; from pathlib import Path; from launcher.logs import is_open; "
+        "print(is_open(Path(sys.argv[1])))"
+    )
+    seen = subprocess.run(
+        [sys.executable, "-c", code, str(log)], capture_output=True, text=True, check=True
+    )
+    assert seen.stdout == "True\n"
+    logs.close()
+    assert is_open(log) is False
+    assert log.stat().st_ino == before.st_ino and log.read_bytes() == b'{"step": 1}\n'
+    # It is given back: a run can go on at once.
+    Logs(tmp_path).reopen("metrics.jsonl")
+
+
+def test_a_file_system_without_locks(logs, monkeypatch):
+    log = logs.create("metrics.jsonl")
+
+    def no_locks(file, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    assert is_open(log) is None
 
 
 def test_files_that_are_removed_moved_or_replaced_are_missed(logs, tmp_path):

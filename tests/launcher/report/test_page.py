@@ -166,7 +166,7 @@ def test_texts_of_a_run_are_shown_as_text(run, another):
 def test_a_run_without_validation_and_precision_that_has_only_begun(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("")
     text = made(tmp_path)
-    assert "No step is done yet." in text and "not finished" in text
+    assert "No step is done yet." in text and "<dd>stopped</dd>" in text
     assert "has no config.yaml" in text and "<h2>Validation" not in text
     assert "Neither checkpoints nor exported weights yet." in text
 
