@@ -1,6 +1,10 @@
 // Values under the pointer, or at the place that the arrow keys go to. The page is complete
 // without it.
 "use strict";
+addEventListener("keydown", (event) => {
+  if (event.key !== "Escape") return;
+  for (const image of document.querySelectorAll(".images [open]")) image.open = false;
+});
 for (const figure of document.querySelectorAll("figure.chart")) {
   const block = figure.querySelector("script");
   if (!block) continue;

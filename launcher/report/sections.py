@@ -13,6 +13,7 @@ from launcher.report.files import checkpoints, written
 from launcher.report.html import Child, Markup, folded, join, table, tag
 from launcher.report.run import Run
 from launcher.resume import flat
+from launcher.training.precision.graph import EMULATED
 
 #: Packages whose versions are shown without a click.
 _PACKAGES = ("flux-controlnet-plugin", "mindspore", "mindone", "transformers", "numpy")
@@ -75,8 +76,8 @@ def precision(runs: list[Run]) -> Markup | None:
         if not parts:
             continue
         rows: list[list[Child]] = [
-            ["parameters", *(_dtypes(part.get("stored")) for part in parts.values())],
-            ["number", *(_total(part, "parameters") for part in parts.values())],
+            ["stored in", *(_dtypes(part.get("stored")) for part in parts.values())],
+            ["parameters", *(_total(part, "parameters") for part in parts.values())],
             ["size", *(_total(part, "bytes") for part in parts.values())],
             ["trained", *(_share_trained(part) for part in parts.values())],
             ["asked for", *(_asked(part) for part in parts.values())],
@@ -128,7 +129,9 @@ def _asked(part: Mapping[str, Any]) -> str:
     asked = part.get("asked") or {}
     computation, attention = asked.get("computation"), asked.get("attention")
     if not computation:
-        return "–"
+        return "not said"
+    if part.get("emulated"):
+        return EMULATED
     return str(computation) if attention == computation else f"{computation}, attention {attention}"
 
 

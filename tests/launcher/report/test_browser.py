@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from benchmarks.synthetic_run import make
 from launcher.report.page import page
@@ -81,6 +82,49 @@ def test_images_are_shown(browser, pages):
     browser.open(pages["one"], WIDE)
     sizes = browser.evaluate("[...document.images].map(i => [i.complete, i.naturalWidth])")
     assert sizes == [[True, 64]] * 2 * 6
+
+
+@pytest.mark.parametrize("width", [WIDE, PHONE])
+@pytest.mark.parametrize("script", [True, False], ids=["script", "no script"])
+def test_an_image_is_large_after_a_click_and_small_after_another(browser, pages, width, script):
+    browser.open(pages["one"], width, script=script)
+    where = (
+        "(e => (e.scrollIntoView({block: 'center'}), e.getBoundingClientRect().toJSON()))"
+        "(document.querySelectorAll('.images img')[2])"
+    )
+
+    def click():
+        box = browser.evaluate(where)
+        at = {"x": box["left"] + box["width"] / 2, "y": box["top"] + box["height"] / 2}
+        for kind in ("mousePressed", "mouseReleased"):
+            browser.call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **at)
+        return browser.evaluate(where)
+
+    small = browser.evaluate(where)
+    assert small["width"] == small["height"] < 300
+    large = click()
+    assert (large["width"], large["height"]) == (width, 900)
+    assert click()["width"] == small["width"]
+    click()
+    for kind in ("keyDown", "keyUp"):
+        browser.call("Input.dispatchKeyEvent", type=kind, key="Escape")
+    assert browser.evaluate(where)["width"] == (small["width"] if script else width)
+
+
+def test_the_newest_validation_is_seen_first_on_a_phone(browser, pages):
+    browser.open(pages["one"], PHONE)
+    heads = "[...document.querySelectorAll('.images thead th')].map(e => e.innerText)"
+    assert browser.evaluate(heads)[2] == "step 2,000"
+    (left, _, right, _) = boxes(browser, ".images img")[2]
+    assert 0 < left < right <= PHONE
+
+
+def test_an_image_of_an_extreme_shape_does_not_fill_the_page(browser, tmp_path):
+    run = make(tmp_path / "run", 20, validations=1)
+    Image.new("RGB", (20, 2000)).save(run / "validation" / "step-000020" / "prompt-0.png")
+    (tmp_path / "page.html").write_text(page([read_run(run, "run")]), encoding="utf-8")
+    browser.open(tmp_path / "page.html", PHONE)
+    assert max(b - t for _, t, _, b in boxes(browser, ".images img")) < 400
 
 
 def test_nothing_is_lost_without_javascript(browser, pages):

@@ -1,5 +1,7 @@
 """The page: what is on it, of what there is."""
 
+import base64
+import io
 import json
 import re
 import shutil
@@ -12,6 +14,7 @@ from benchmarks.synthetic_run import make
 from launcher.report import formats, validation
 from launcher.report.page import page
 from launcher.report.run import read_run
+from launcher.training.precision.graph import EMULATED
 from tests.launcher.report.reader import Reader
 
 NASTY = "<script>alert(1)</script>"
@@ -219,6 +222,114 @@ def test_many_images_are_made_small(run):
     assert names[-2:] == ["prompt-10", "prompt-11"]
 
 
+def pictures(text):
+    """Images by what they are called."""
+    found = re.findall(r'<img src="data:image/jpeg;base64,(.*?)" alt="(.*?)">', text)
+    return {name: Image.open(io.BytesIO(base64.b64decode(data))) for data, name in found}
+
+
+def colours(run, side):
+    """Make each image of a run one of its own colour; the colours by what the images are called."""
+    names = {
+        f"{name}: rings of a tree, number {number}": path
+        for number in (0, 1)
+        for name, path in {
+            "control": f"control-{number}.png",
+            "target": f"target-{number}.png",
+            **{f"step {s}": f"step-{s:06d}/prompt-{number}.png" for s in (100, 200, 300)},
+        }.items()
+    }
+    made_of = {}
+    for index, (name, path) in enumerate(names.items()):
+        made_of[name] = (20 * index, 255 - 20 * index, 90)
+        Image.new("RGB", (side, side), made_of[name]).save(run / "validation" / path)
+    return made_of
+
+
+def test_each_image_is_in_its_place(run):
+    expected = colours(run, 512)
+    found = pictures(made(run))
+    # From left to right: what is compared with, and the newest first.
+    assert [name.partition(":")[0] for name in found] == [
+        "control", "target", "step 300", "step 200", "step 100",
+    ] * 2  # fmt: skip
+    for name, picture in found.items():
+        near = [abs(a - b) for a, b in zip(picture.getpixel((9, 9)), expected[name])]
+        assert max(near) < 6, name
+    head = re.search(r'<table class="images".*?</thead>', made(run))[0]
+    assert re.findall(r'"col">(.*?)<', head) == [
+        "control", "target", "step 300", "step 200", "step 100",
+    ]  # fmt: skip
+
+
+def test_images_to_look_at_closely_are_large(run):
+    colours(run, 512)
+    for name, picture in pictures(made(run)).items():
+        is_small = name.startswith(("step 100", "step 200"))
+        assert picture.size == ((320, 320) if is_small else (512, 512)), name
+
+
+@pytest.mark.parametrize("noise", [0, 100], ids=["smooth", "noise"])
+def test_a_page_of_many_large_images_is_below_3_mb(tmp_path, noise):
+    run = make(tmp_path / "run", 2000, validations=9, prompts=4, side=512)
+    for path in (run / "validation").rglob("*.png"):
+        if noise:
+            Image.effect_noise((512, 512), noise).convert("RGB").save(path)
+    assert 500_000 < len(made(run)) < 3_000_000
+
+
+def test_no_image_from_outside_the_folder_of_validations(run):
+    elsewhere = run / "secret.png"
+    Image.new("RGB", (9, 9)).save(elsewhere)
+    (run / "validation" / "link.png").symlink_to(elsewhere)
+    entries = [
+        {"prompt": "a", "control": "../secret.png", "target": str(elsewhere)},
+        {"prompt": "b", "control": "link.png", "target": "\0"},
+    ]
+    (run / "validation" / "prompts.json").write_text(json.dumps(entries))
+    assert made(run).count("<img") == 2 * 3
+    entries[0]["target"] = "step-000100/../target-0.png"
+    (run / "validation" / "prompts.json").write_text(json.dumps(entries))
+    assert made(run).count("<img") == 2 * 3 + 1
+
+
+def test_the_precision_table(run):
+    part = {
+        "stored": {
+            "bfloat16": {"parameters": 3_000_000, "bytes": 6_000_000},
+            "float32": {"parameters": 1_000_000, "bytes": 4_000_000},
+        },
+        "trained": {"float32": {"parameters": 1_000_000, "bytes": 4_000_000}},
+        "asked": {"computation": "bfloat16", "attention": "float32", "trained": True},
+        "emulated": False,
+        "observed": {"normalisation": {"float32": 12, "bfloat16": 11}, "matmul": {"bfloat16": 5}},
+    }
+    small = {
+        "stored": {"float32": {"parameters": 4200, "bytes": 16_800}},
+        "trained": {"float32": {"parameters": 4200, "bytes": 16_800}},
+        "asked": {"computation": "bfloat16", "attention": "bfloat16", "trained": True},
+        "emulated": True,
+        "observed": {"matmul": {EMULATED: 2}},
+    }
+    frozen = {**small, "trained": {}, "asked": None, "emulated": False, "observed": {}}
+    parts = {"transformer": part, "controlnet": small, "vae": frozen}
+    (run / "precision.json").write_text(json.dumps({"parts": parts, "notes": ["a note"]}))
+    section = re.search(r'<section id="precision">.*?</section>|<h2>Precision</h2>.*?</section>',
+                        made(run), re.S)[0]  # fmt: skip
+    rows = [re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row) for row in section.split("<tr>")[1:]]
+    assert rows == [
+        ["", "transformer", "controlnet", "vae"],
+        ["stored in", "bfloat16, float32", "float32", "float32"],
+        ["parameters", "4 M", "4.2 k", "4.2 k"],
+        ["size", "10.0 MB", "16.8 kB", "16.8 kB"],
+        ["trained", "25 %", "all", "frozen"],
+        ["asked for", "bfloat16, attention float32", "bfloat16 (emulated)", "not said"],
+        ["matmuls", "bfloat16", "bfloat16 (emulated)", "–"],
+        ["norms", "float32 (12), bfloat16 (11)", "–", "–"],
+    ]
+    assert '<p class="note">a note</p>' in section
+
+
 def test_an_image_that_is_being_written(run):
     (run / "validation" / "step-000100" / "prompt-0.png").write_bytes(b"\x89PNG\r\n")
     text = made(run)
@@ -240,9 +351,9 @@ def test_images_that_vanish_meanwhile(run, monkeypatch):
     found = read_run(run, "run")
     before = validation.encode
 
-    def removing(paths, **more):
+    def removing(paths, budget):
         shutil.rmtree(run / "validation", ignore_errors=True)
-        return before(paths, **more)
+        return before(paths, budget)
 
     monkeypatch.setattr(validation, "encode", removing)
     assert "cannot be read" in page([found])
