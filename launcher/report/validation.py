@@ -92,7 +92,9 @@ def section(runs: list[Run]) -> Markup | None:
         return None
     encoded = encode([*newest, *grids], LARGE) | encode(older, SMALL)
     shown = [_of_run(run, images, encoded, titled=len(runs) > 1) for run, images in found]
-    return tag("section", tag("h2", "Validation images"), shown, id="images")
+    said = "The newest validation is first. A click shows an image large, and another one ends it."
+    note = tag("p", said, class_="note") if newest else None
+    return tag("section", tag("h2", "Validation images"), note, shown, id="images")
 
 
 def _newest(images: Images) -> list[Path]:
@@ -124,13 +126,14 @@ def _of_run(run: Run, images: Images, encoded: dict[Path, str], titled: bool) ->
             return join([title, tag("p", "No images.", class_="note")])
         image = tag("img", src=encoded[grid], alt=f"validation images of {run.label}, all steps")
         return join([title, scrolled("validation images", image)])
-    said = "The newest validation is first. A click shows an image large, and another one ends it."
+    note = None
     if len(images.shown) < len(images.steps):
-        said += (
-            f" {len(images.shown)} of {len(images.steps)} validations are shown, the first and the "
-            "last among them."
+        note = tag(
+            "p",
+            f"{len(images.shown)} of {len(images.steps)} validations are shown, the first and the "
+            "last among them.",
+            class_="note",
         )
-    note = tag("p", said, class_="note")
     kinds = [kind for kind in _REFERENCES if any(kind in p.references for p in images.prompts)]
     head = [*kinds, *(f"step {step:,}" for step in images.shown)]
     rows: list[Child] = []

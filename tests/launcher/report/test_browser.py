@@ -1,5 +1,6 @@
 """The page in a browser without network, on a wide screen and on a phone."""
 
+import json
 import re
 
 import numpy as np
@@ -76,6 +77,97 @@ def test_charts_are_where_they_should_be(browser, pages, name, width, dark):
     loss = picture[areas[0][1] : areas[0][3], areas[0][0] : areas[0][2]]
     both = [count(loss, colour) > 100 for colour in COLOURS[dark]]
     assert both == [True, name == "two"]
+
+
+def log_of(folder, **columns):
+    """A run that has but these figures, as a page; the file."""
+    folder.mkdir()
+    steps = range(1, len(next(iter(columns.values()))) + 1)
+    lines = [dict(zip(("step", *columns), values)) for values in zip(steps, *columns.values())]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "page.html").write_text(page([read_run(folder, "run")]), encoding="utf-8")
+    return folder / "page.html"
+
+
+def scale(browser, side):
+    """Slope and start of the pixels of values, by the labels that are in the middle of theirs."""
+    selector = f".chart .{side} span:not(.first, .last)" if side == "x" else f".chart .{side} span"
+    values = browser.evaluate(
+        f"[...document.querySelectorAll({selector!r})].map(e => e.innerText.replace(',', ''))"
+    )
+    pixels = [(b[0] + b[2]) / 2 if side == "x" else (b[1] + b[3]) / 2
+              for b in boxes(browser, selector)]  # fmt: skip
+    assert len(pixels) >= 3
+    fit = np.polyfit(np.array(values, float), pixels, 1)
+    assert np.abs(np.polyval(fit, np.array(values, float)) - pixels).max() < 1.5
+    return fit
+
+
+_RISING = {step: 1 + (step - 1) / 19 for step in range(1, 21)}
+_DIP = {step: 0.25 if step == 13 else 1.0 for step in range(1, 21)}
+_LONG = {step: 1 + (step - 1) / 399 for step in range(1, 401)}  # smoothed, which changes nothing
+
+
+@pytest.mark.parametrize("width", [WIDE, PHONE])
+@pytest.mark.parametrize(
+    ("values", "at"),
+    [(_RISING, (3, 8, 15, 18)), (_DIP, (5, 12, 13, 14)), (_LONG, (40, 200, 350))],
+    ids=["rising", "dip", "smoothed"],
+)
+def test_a_line_is_where_the_axes_say(browser, tmp_path, values, at, width):
+    browser.open(log_of(tmp_path / "run", loss=list(values.values())), width)
+    picture = np.asarray(browser.screenshot()).astype(int)
+    across, up = scale(browser, "x"), scale(browser, "y")
+    assert across[0] > 0 > up[0]  # later is to the right, and more is above
+    _, top, _, bottom = boxes(browser, ".area")[0]
+    for step in at:
+        x, y = np.polyval(across, step), np.polyval(up, values[step])
+        around = picture[top - 2 : bottom + 2, round(x) - 1 : round(x) + 2]
+        is_line = (np.abs(around - COLOURS[False][0]) < 40).all(axis=-1).any(axis=1)
+        found = top - 2 + np.flatnonzero(is_line)
+        # Where a steep line is cut in many points, one of its ends is the value.
+        assert min(abs(found.min() - y), abs(found.max() - y)) < 3.5, (step, found, y)
+
+
+def test_a_line_has_a_gap_where_it_has_no_value(browser, tmp_path):
+    losses = [None if 150 < step <= 250 else 1 + step / 400 for step in range(1, 401)]
+    browser.open(log_of(tmp_path / "run", loss=losses), WIDE)
+    picture = np.asarray(browser.screenshot()).astype(int)
+    _, top, _, bottom = boxes(browser, ".area")[0]
+    across = scale(browser, "x")
+
+    def drawn(first, last):
+        a, b = (round(np.polyval(across, step)) for step in (first, last))
+        lowest = bottom - (bottom - top) // 10  # below are the marks of what is lost
+        ink = np.abs(picture[top:lowest, a:b] - COLOURS[False][0]).sum(axis=-1)
+        return int((ink < 300).sum())  # the pale line behind the mean, too
+
+    assert drawn(153, 248) == 0
+    assert drawn(50, 145) > 100 and drawn(255, 350) > 100
+
+
+@pytest.mark.parametrize(
+    ("figures", "said"),
+    [
+        ({"stall_share": [0.125] * 20}, "12.5 %"),
+        ({"memory_bytes": [31_200_000_000] * 20}, "31.2 GB"),
+        ({"memory_bytes": [4200] * 20}, "4.20 kB"),
+        ({"step_seconds": [0.0316] * 20}, "31.6 ms"),
+        ({"step_seconds": [7500.0] * 20}, "2 h 5 min"),
+        ({"loss": [0.000123456] * 20}, "1.235e-4"),
+        ({"loss": [12345.678] * 20}, "12,346"),
+    ],
+)
+def test_the_readout_writes_values_as_the_tiles_do(browser, tmp_path, figures, said):
+    waited = {"step_seconds": [1.0] * 20} if "stall_share" in figures else {}
+    browser.open(log_of(tmp_path / "run", **figures, **waited), WIDE)
+    number = 1 if waited else 0
+    browser.evaluate(f"document.querySelectorAll('.area')[{number}].focus()")
+    browser.call("Input.dispatchKeyEvent", type="keyDown", key="Home")
+    read = browser.evaluate(f"document.querySelectorAll('.read')[{number}].innerText")
+    assert read == f"step 1: {said}"
+    tiles = browser.evaluate("[...document.querySelectorAll('dd')].map(e => e.innerText)")
+    assert any(tile.split(" (")[0] == said for tile in tiles), tiles
 
 
 def test_images_are_shown(browser, pages):
