@@ -123,7 +123,7 @@ def _has_step(record: dict[str, Any]) -> bool:
 
 def _numbers(values: list[Any]) -> tuple[np.ndarray, int]:
     """(N,) float64, and how many are no number, such as a text or what float64 cannot hold."""
-    if all(value is None or isinstance(value, (int, float)) for value in values):
+    if set(map(type, values)) <= {float, int, bool, type(None)}:
         try:
             return np.array(values, np.float64), 0
         except OverflowError:

@@ -122,7 +122,7 @@ def _share_trained(part: Mapping[str, Any]) -> str:
     )
     if not trained:
         return "frozen"
-    return "all" if trained == count else formats.share(trained / count)
+    return "all" if trained >= count else formats.share(trained / count)
 
 
 def _asked(part: Mapping[str, Any]) -> str:

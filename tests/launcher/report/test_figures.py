@@ -126,12 +126,16 @@ def test_final_losses_of_runs_of_different_length_are_in_one_row(known, tmp_path
 def test_an_option_that_only_one_run_has_is_a_difference(known, tmp_path):
     configs = [{"train": {"seed": 0}}, {"train": {"seed": 0, "own": None}, "recipe": "x"}]
     assert differences(configs) == {"train.own": [MISSING, None], "recipe": [MISSING, "x"]}
+    assert differences(configs[::-1]) == {"train.own": [None, MISSING], "recipe": ["x", MISSING]}
     other = tmp_path / "other"
     other.mkdir()
     (other / "metrics.jsonl").write_text("")
     (other / "config.yaml").write_text("train: {max_train_steps: 200, own: 3}\n")
     text = page([read_run(folder, folder.name) for folder in (known, other)])
     row = '<th scope="row">train.own</th><td>(no such option)</td><td>3</td>'
+    assert row in text.partition("<h3>Differences</h3>")[2].partition("</table>")[0]
+    text = page([read_run(folder, folder.name) for folder in (other, known)])
+    row = '<th scope="row">train.own</th><td>3</td><td>(no such option)</td>'
     assert row in text.partition("<h3>Differences</h3>")[2].partition("</table>")[0]
 
 

@@ -108,6 +108,12 @@ def test_all_lines_of_a_chart_are_smoothed_alike(run, another):
     text = made(run, another)  # of 300 and of 200 steps
     chart = re.search(r"<figure.*?</figure>", text, re.S)[0]
     assert re.findall(r"mean of \d+ steps", chart) == ["mean of 7 steps"]
+    # So steps that two runs share are drawn alike, however long the runs are.
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (another / "metrics.jsonl").write_text("".join(lines[:100]))
+    chart = re.search(r"<figure.*?</figure>", made(run, another), re.S)[0]
+    one, other = re.findall(r'd="(M0 \d+l\d+ -?\d+ \d+ -?\d+) [^"]*" class="c\d s\d line"', chart)
+    assert one == other
     short = make(another.parent / "short", 20)
     chart = re.search(r"<figure.*?</figure>", made(short, run), re.S)[0]
     assert chart.count(' raw"') == chart.count(' line"') == 2
