@@ -90,10 +90,9 @@ def read_run(folder: Path, label: str) -> Run:
             f"{folder} holds no run: there is no {METRICS} in it.{hint or ' Give the folder of a '}"
             f"{'' if hint else 'run, its train.output_dir.'}"
         )
-    # Before anything is read: what has come to its end meanwhile is then taken for going on, and
-    # never one that goes on for stopped.
-    is_going_on = is_open(metrics)
     steps, of_steps = read_lines(folder, METRICS)
+    # Before exported.json is read: a run that ends in between is then finished, and not stopped.
+    is_going_on = is_open(metrics)
     validations, of_validations = read_lines(folder, FIGURES)
     resumes, of_resumes = read_records(folder, RESUMES, lambda line: misfit(line, _RESUME) is None)
     return Run(

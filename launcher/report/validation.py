@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from launcher.report.files import damaged
 from launcher.report.html import Child, Markup, join, scrolled, tag
 from launcher.report.images import LARGE, SMALL, encode
 from launcher.report.run import Run
@@ -76,6 +77,8 @@ def _content(folder: Path) -> list[Path]:
         return list(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise damaged(folder, str(error)) from error
 
 
 def section(runs: list[Run]) -> Markup | None:
