@@ -11,7 +11,9 @@ import fcntl
 import json
 import math
 import os
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +172,7 @@ class Logs:
         path.parent.mkdir(exist_ok=True)
         file = open(path, mode, buffering=0)  # noqa: SIM115
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file)
         except BlockingIOError:
             file.close()
             raise UserError(
@@ -189,15 +191,32 @@ class Logs:
         return path
 
 
-def is_locked(path: Path) -> bool:
-    """Whether a process adds to a log at this moment."""
+def _lock(file: Any) -> None:
+    """Raises BlockingIOError if another process has it; one that only looks (`is_open`) lets go of
+    it in a moment."""
+    for _ in range(5):
+        with suppress(BlockingIOError):
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(0.02)
+    return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def is_open(path: Path) -> bool | None:
+    """Whether a process has a log open, so that its run goes on.
+
+    Returns:
+        None: the file cannot be read, or its file system has no locks.
+    """
     try:
+        # Given back at once, with the file. A shared lock waits for nobody.
         with open(path, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # gone with the file
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
     except BlockingIOError:
         return True
-    except OSError:  # not there, not readable, or on a file system without locks
-        return False
+    except OSError:
+        return None
     return False
 
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from launcher.logs import FIGURES, METRICS, Logs, is_locked
+from launcher.logs import FIGURES, METRICS, Logs, is_open
 from launcher.plugin_checks import display_path
 from launcher.provenance import provenance
 from launcher.training import atomic
@@ -394,7 +394,7 @@ def _occupied(path: Path) -> str | None:
     """What the folder holds that a run would write over."""
     if not path.is_dir():
         return None
-    if is_locked(path / METRICS):
+    if is_open(path / METRICS):
         return (
             "holds a run that is still going on; choose another train.output_dir, or wait for its "
             "end (SIGTERM lets it save and end)"

@@ -26,8 +26,7 @@ def extremes(
 
     Args:
         x: (N,) positions, rising, within [low, high].
-        y: (N,) values. One that is not finite is not drawn: where there is nothing else between two
-            points, the line is interrupted.
+        y: (N,) values. Where one is not finite, the line is interrupted.
         count: number of buckets.
 
     Returns:
@@ -42,11 +41,7 @@ def extremes(
     starts = np.r_[0, ends[:-1] + 1]
     kept = np.unique(np.r_[0, order[starts], order[ends], len(finite) - 1])
     rows = finite[kept]
-    # Between two points that are drawn were only values that are not finite: as many rows as
-    # are missing, and no finite one.
-    is_gap = (np.diff(kept) == 1) & (np.diff(rows) > 1)
-    pieces = np.split(rows, np.flatnonzero(is_gap) + 1)
-    return [(x[piece], y[piece]) for piece in pieces]
+    return [(x[piece], y[piece]) for piece in _pieces(rows, y)]
 
 
 def window(count: int) -> int:
@@ -57,27 +52,43 @@ def window(count: int) -> int:
 def smoothed(
     x: np.ndarray, y: np.ndarray, width: int, count: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The mean of the finite values around some of the points, evenly spread.
+    """The mean of the finite values around some of the finite points, evenly spread.
 
     Each mean is taken of its values alone. A running sum would be faster, and one value of 1e20
     would spoil all that come after it.
 
     Args:
         x, y: (N,) as for `extremes`.
-        width: number of values in a mean, odd; fewer at both ends.
+        width: number of values in a mean, odd; fewer at both ends, and where some are not finite.
         count: of points, at most.
 
     Returns:
-        One piece, or none.
+        The pieces of the line, as `extremes` has them.
     """
-    finite = np.isfinite(y)
-    if not finite.any():
+    is_finite = np.isfinite(y)
+    finite = np.flatnonzero(is_finite)
+    if not len(finite):
         return []
-    x, y = x[finite], y[finite]
-    at = np.unique(np.linspace(0, len(y) - 1, min(count, len(y))).round().astype(np.int64))
+    chosen = np.linspace(0, len(finite) - 1, min(count, len(finite))).round().astype(np.int64)
     half = width // 2
-    means = np.array([y[max(0, i - half) : i + half + 1].mean() for i in at])
-    return [(x[at], means)]
+
+    def mean(row: int) -> float:
+        around = slice(max(0, row - half), row + half + 1)
+        return float(y[around][is_finite[around]].mean())
+
+    pieces = _pieces(finite[np.unique(chosen)], y)
+    return [(x[piece], np.array([mean(row) for row in piece])) for piece in pieces]
+
+
+def _pieces(rows: np.ndarray, y: np.ndarray) -> list[np.ndarray]:
+    """Rows of finite values, split where one between two of them is not finite.
+
+    Args:
+        rows: (M,) rising.
+        y: (N,) values.
+    """
+    lost = np.cumsum(~np.isfinite(y))[rows]
+    return np.split(rows, np.flatnonzero(np.diff(lost)) + 1)
 
 
 def summaries(

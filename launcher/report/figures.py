@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import yaml
 
 from launcher.report import formats
 from launcher.report.run import Run
@@ -22,21 +23,30 @@ VALIDATION = {
 }
 
 
-def summary(run: Run) -> dict[str, str]:
+def summary(run: Run, now: float) -> dict[str, str]:
     """What the run has come to, as text by name. What is not known is left out. The time of a step
-    and the samples per second are medians."""
+    and the samples per second are medians.
+
+    Args:
+        now: seconds since 1970.
+    """
     steps = run.steps
     done = int(steps.step[-1]) if len(steps) else 0
     planned = run.config.get("train", {}).get("max_train_steps")
-    found = {"steps": f"{done:,} of {planned:,}" if isinstance(planned, int) else f"{done:,}"}
-    found["state"] = "finished" if run.exported is not None else "not finished"
+    if not isinstance(planned, int) or not abs(planned) < 1e15:
+        planned = None
+    found = {"steps": f"{done:,}" if planned is None else f"{done:,} of {planned:,}"}
+    found["state"] = _state(run, now)
+    times = steps.finite("step_seconds")
+    if run.exported is None and len(times) and planned is not None and planned > done:
+        left = (planned - done) * float(np.median(times))
+        found["left, steps alone"] = f"about {formats.seconds(left)}"
     loss = steps.finite("loss")
     if len(loss):
         last = loss[-_LAST:]
-        name = f"loss, last {len(last)} steps" if len(last) > 1 else "loss"
-        found[name] = formats.number(float(last.mean()))
+        mean_of = f"mean of {len(last)} steps" if len(last) > 1 else "1 step"
+        found["final loss"] = f"{formats.number(float(last.mean()))} ({mean_of})"
     found |= _of_validations(run)
-    times = steps.finite("step_seconds")
     if len(times):
         found["time of a step"] = formats.seconds(float(np.median(times)))
         found["time of all steps"] = formats.seconds(float(times.sum()))
@@ -55,6 +65,16 @@ def summary(run: Run) -> dict[str, str]:
     return found
 
 
+def _state(run: Run, now: float) -> str:
+    if run.exported is not None:
+        return "finished"
+    state = {True: "going on", False: "stopped", None: "not finished"}[run.is_going_on]
+    if not len(run.steps):
+        return state
+    ago = formats.seconds(max(1, round(now - run.written)))
+    return f"{state}, last step {ago} before this page"
+
+
 def _of_validations(run: Run) -> dict[str, str]:
     found = {}
     held_out = run.validations.finite("loss")
@@ -65,7 +85,7 @@ def _of_validations(run: Run) -> dict[str, str]:
         found["control gap"] = formats.number(float(gap[-1]))
     norm = run.validations.finite("residual_norm")
     if len(norm):
-        found["residual norm"] = formats.number(float(norm[-1]), 3)
+        found["residual norm"] = formats.number(float(norm[-1]))
     return found
 
 
@@ -108,7 +128,8 @@ def written(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (list, dict)):
-        import json
-
-        return json.dumps(value, ensure_ascii=False)
+        text = yaml.safe_dump(
+            value, default_flow_style=True, width=float("inf"), allow_unicode=True, sort_keys=False
+        )
+        return str(text).rstrip("\n")
     return str(value) if value != "" else "''"

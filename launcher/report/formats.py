@@ -27,7 +27,7 @@ def number(value: float, digits: int = 4) -> str:
 
 
 def seconds(value: float) -> str:
-    """`0.31 s`, `4 min 10 s`, `2 h 5 min`, `3 d 4 h`."""
+    """`310 ms`, `4 min 10 s`, `2 h 5 min`, `3 d 4 h`."""
     if not math.isfinite(value):
         return "–"
     if value < 0.9995:

@@ -6,25 +6,42 @@ import base64
 import io
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
-#: Sides in pixels, between which the images of a page are brought to `_BYTES` together.
-_LARGEST, _SMALLEST = 320, 48
-_BYTES = 1_500_000
-#: JPEG takes about so many bytes a pixel at this quality: measured are 0.1 for smooth images and
-#: 0.6 for noise.
-_QUALITY, _BYTES_A_PIXEL = 82, 0.3
+
+@dataclass(frozen=True)
+class Budget:
+    """What the images of a page may take.
+
+    Attributes:
+        side: length of the longer side in pixels, at most.
+        size: of all of them together in bytes, as JPEG; base64 makes 4 bytes of 3.
+    """
+
+    side: int
+    size: int
 
 
-def encode(paths: Iterable[Path], largest: int = _LARGEST) -> dict[Path, str]:
-    """Images as `data:` addresses, all together in about 2 MB (base64 makes 4 bytes of 3).
+#: For images that are looked at closely, and for the others. Together 2 MB of a page.
+LARGE, SMALL = Budget(1600, 900_000), Budget(320, 600_000)
+
+#: No side is made shorter, in pixels.
+_SMALLEST = 48
+#: JPEG takes about so many bytes a pixel at this quality, if not more: measured are 0.1 for smooth
+#: images and 0.6 for noise.
+_QUALITY, _BYTES_A_PIXEL = 82, 0.1
+
+
+def encode(paths: Iterable[Path], budget: Budget) -> dict[Path, str]:
+    """Images as `data:` addresses.
 
     Args:
         paths: PNG, JPEG, WebP. One that cannot be read, such as one that is being written, is
             left out.
-        largest: length of the longer side in pixels, at most.
+        budget: what they may take.
 
     Returns:
         Address by path.
@@ -32,14 +49,15 @@ def encode(paths: Iterable[Path], largest: int = _LARGEST) -> dict[Path, str]:
     chosen = list(dict.fromkeys(paths))
     if not chosen:
         return {}
-    side = min(largest, int(math.sqrt(_BYTES / (_BYTES_A_PIXEL * len(chosen)))))
+    side = min(budget.side, int(math.sqrt(budget.size / (_BYTES_A_PIXEL * len(chosen)))))
     while True:
         side = max(side, _SMALLEST)
         encoded = {p: data for p in chosen if (data := _jpeg(p, side)) is not None}
         size = sum(map(len, encoded.values()))
-        if size <= _BYTES or side == _SMALLEST:
+        if size <= budget.size or side == _SMALLEST:
             break
-        side = int(side * math.sqrt(_BYTES / size) * 0.95)
+        # Where they are smaller than the side, a shorter one may change nothing at first.
+        side = int(side * math.sqrt(budget.size / size) * 0.95)
     return {
         path: "data:image/jpeg;base64," + base64.b64encode(data).decode()
         for path, data in encoded.items()

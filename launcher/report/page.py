@@ -9,6 +9,7 @@ from importlib import resources
 
 from launcher.report import charts, formats, sections, validation
 from launcher.report.chart import draw
+from launcher.report.colours import key
 from launcher.report.html import Child, Markup, join, tag
 from launcher.report.run import Run
 
@@ -22,13 +23,18 @@ def page(runs: list[Run]) -> str:
     names = " · ".join(run.label for run in runs)
     title = f"{names}: report" if len(runs) == 1 else f"{len(runs)} runs: {names}"
     number = iter(range(1, 10_000))
+    marks = charts.resumes(runs)
     drawn = {
-        "steps": [draw(chart, next(number)) for chart in charts.of_steps(runs)],
-        "validations": [draw(chart, next(number)) for chart in charts.of_validations(runs)],
+        "steps": [draw(chart, next(number), marks) for chart in charts.of_steps(runs)],
+        "validations": [draw(chart, next(number), marks) for chart in charts.of_validations(runs)],
     }
+    said = "All charts are over the steps of the training."
+    if marks:
+        said += " A thin vertical line is where a run was continued."
+    now = time.time()
     parts = [
-        sections.summary(runs),
-        _charts("Training", "training", drawn["steps"])
+        sections.summary(runs, now),
+        _charts("Training", "training", drawn["steps"], said)
         or tag("section", tag("h2", "Training"), tag("p", "No step is done yet."), id="training"),
         _charts("Validation", "validation", drawn["validations"]),
         validation.section(runs),
@@ -38,9 +44,14 @@ def page(runs: list[Run]) -> str:
         sections.files(runs),
     ]
     body = [
-        tag("header", tag("h1", names if len(runs) == 1 else f"{len(runs)} runs"), _subtitle(runs)),
+        tag(
+            "header",
+            tag("h1", names if len(runs) == 1 else f"{len(runs)} runs"),
+            _subtitle(runs),
+            _problems(runs),
+        ),
         tag("main", parts),
-        tag("footer", f"Made by launcher report, {formats.moment(time.time())}."),
+        tag("footer", f"Made by launcher report, {formats.moment(now)}."),
     ]
     style, script = _file("style.css"), _file("script.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -63,11 +74,12 @@ def page(runs: list[Run]) -> str:
     return f"<!DOCTYPE html>\n{document}\n"
 
 
-def _charts(title: str, name: str, drawn: list[Markup | None]) -> Markup | None:
+def _charts(title: str, name: str, drawn: list[Markup | None], said: str = "") -> Markup | None:
     figures = [figure for figure in drawn if figure is not None]
     if not figures:
         return None
-    return tag("section", tag("h2", title), tag("div", figures, class_="charts"), id=name)
+    note = tag("p", said, class_="note") if said else None
+    return tag("section", tag("h2", title), note, tag("div", figures, class_="charts"), id=name)
 
 
 def _subtitle(runs: list[Run]) -> Markup:
@@ -76,8 +88,7 @@ def _subtitle(runs: list[Run]) -> Markup:
         keys: Child = [
             tag(
                 "li",
-                tag("i", class_=f"c{number % 8} s{number // 8 % 3}"),
-                run.label,
+                key(run.label, number),
                 tag("span", sections.where(run.path), class_="note"),
             )
             for number, run in enumerate(runs)
@@ -88,6 +99,15 @@ def _subtitle(runs: list[Run]) -> Markup:
     written = f"last step written {formats.moment(run.written)}" if len(run.steps) else None
     said = [f"recipe {recipe}" if recipe else None, sections.where(run.path), written]
     return tag("p", join(" · ".join(part for part in said if part)), class_="note")
+
+
+def _problems(runs: list[Run]) -> list[Markup]:
+    """What could not be read, and is not in the figures and charts."""
+    return [
+        tag("p", problem if len(runs) == 1 else f"{run.label}: {problem}", class_="bad")
+        for run in runs
+        for problem in run.problems
+    ]
 
 
 def _file(name: str) -> str:

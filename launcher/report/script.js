@@ -1,6 +1,10 @@
 // Values under the pointer, or at the place that the arrow keys go to. The page is complete
 // without it.
 "use strict";
+addEventListener("keydown", (event) => {
+  if (event.key !== "Escape") return;
+  for (const image of document.querySelectorAll(".images [open]")) image.open = false;
+});
 for (const figure of document.querySelectorAll("figure.chart")) {
   const block = figure.querySelector("script");
   if (!block) continue;
@@ -11,19 +15,6 @@ for (const figure of document.querySelectorAll("figure.chart")) {
   mark.className = "at";
   mark.hidden = true;
   const count = (value) => value.toLocaleString("en");
-  const write = (value) => {
-    const short = (number) =>
-      number !== 0 && (Math.abs(number) < 1e-3 || Math.abs(number) >= 1e6)
-        ? number.toExponential(2)
-        : String(Number(number.toPrecision(4)));
-    if (data.unit === "share") return short(100 * value) + " %";
-    if (data.unit === "seconds") return value < 1 ? short(1000 * value) + " ms" : short(value) + " s";
-    if (data.unit === "bytes") {
-      const power = Math.min(4, Math.max(0, Math.floor(Math.log10(value || 1) / 3)));
-      return short(value / 1000 ** power) + " " + ["B", "kB", "MB", "GB", "TB"][power];
-    }
-    return short(value);
-  };
   const nearest = (spots, step) =>
     spots.reduce((a, b) =>
       Math.abs((b[0] + b[1]) / 2 - step) < Math.abs((a[0] + a[1]) / 2 - step) ? b : a);
@@ -40,8 +31,8 @@ for (const figure of document.querySelectorAll("figure.chart")) {
       const name = lines.length > 1 ? line.label + ", " : "";
       const steps = first === last ? "step " + count(first) : "steps " + count(first) + " to " + count(last);
       const value = document.createElement("b");
-      value.textContent = write(mean);
-      const range = low === high ? "" : " (mean; " + write(low) + " to " + write(high) + ")";
+      value.textContent = mean;
+      const range = low === high ? "" : " (mean; " + low + " to " + high + ")";
       const row = document.createElement("div");
       row.append(name + steps + ": ", value, range);
       read.append(row);
@@ -54,11 +45,16 @@ for (const figure of document.querySelectorAll("figure.chart")) {
   area.tabIndex = 0;
   area.setAttribute("aria-label", "values: arrow keys move along the steps");
   area.setAttribute("role", "group");
-  area.addEventListener("pointermove", (event) => {
+  const point = (event) => {
     const box = area.getBoundingClientRect();
     show(data.low + ((event.clientX - box.left) / box.width) * (data.high - data.low));
+  };
+  // A tap does not move. Its values stay when the finger is lifted.
+  area.addEventListener("pointerdown", point);
+  area.addEventListener("pointermove", point);
+  area.addEventListener("pointerleave", (event) => {
+    if (event.pointerType !== "touch") hide();
   });
-  area.addEventListener("pointerleave", hide);
   area.addEventListener("blur", hide);
   area.addEventListener("keydown", (event) => {
     const stride = (data.high - data.low) / 60;

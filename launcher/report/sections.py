@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from launcher.report import figures, formats
+from launcher.report.colours import key
+from launcher.report.files import checkpoints, written
 from launcher.report.html import Child, Markup, folded, join, table, tag
-from launcher.report.run import Run, checkpoints
+from launcher.report.run import Run
 from launcher.resume import flat
+from launcher.training.precision.graph import EMULATED
 
 #: Packages whose versions are shown without a click.
 _PACKAGES = ("flux-controlnet-plugin", "mindspore", "mindone", "transformers", "numpy")
@@ -23,21 +27,21 @@ _KINDS = {
 }
 
 
-def summary(runs: list[Run]) -> Markup:
-    """The figures that a run has come to; of several, side by side."""
-    found = [figures.summary(run) for run in runs]
+def summary(runs: list[Run], now: float) -> Markup:
+    """The figures that a run has come to; of several, side by side.
+
+    Args:
+        now: seconds since 1970.
+    """
+    found = [figures.summary(run, now) for run in runs]
     names = list(dict.fromkeys(name for one in found for name in one))
     if len(runs) == 1:
         tiles = [tag("div", tag("dt", name), tag("dd", found[0][name])) for name in names]
         return tag("section", tag("h2", "Figures"), tag("dl", tiles, class_="tiles"), id="figures")
     rows = [[name, *(one.get(name, "–") for one in found)] for name in names]
-    heads = ["", *(_key(run, number) for number, run in enumerate(runs))]
+    heads = ["", *(key(run.label, number) for number, run in enumerate(runs))]
     shown = table("final figures, a column a run", heads, rows, numeric=True)
     return tag("section", tag("h2", "Figures"), shown, id="figures")
-
-
-def _key(run: Run, number: int) -> Markup:
-    return join([tag("i", class_=f"c{number % 8} s{number // 8 % 3}"), run.label])
 
 
 def configuration(runs: list[Run]) -> Markup:
@@ -48,7 +52,7 @@ def configuration(runs: list[Run]) -> Markup:
         shown.append(tag("h3", "Differences"))
         if different:
             rows = [[n, *map(figures.written, values)] for n, values in different.items()]
-            heads = ["option", *(_key(run, number) for number, run in enumerate(runs))]
+            heads = ["option", *(key(run.label, number) for number, run in enumerate(runs))]
             shown.append(table("options that differ between the runs", heads, rows))
         else:
             shown.append(tag("p", "All options are the same.", class_="note"))
@@ -69,30 +73,28 @@ def precision(runs: list[Run]) -> Markup | None:
     shown = []
     for run in runs:
         parts = (run.precision or {}).get("parts")
-        if not isinstance(parts, dict):
+        if not parts:
             continue
         rows: list[list[Child]] = [
-            ["parameters", *(_dtypes(part.get("stored")) for part in parts.values())],
-            ["number", *(_total(part, "parameters") for part in parts.values())],
+            ["stored in", *(_dtypes(part.get("stored")) for part in parts.values())],
+            ["parameters", *(_total(part, "parameters") for part in parts.values())],
             ["size", *(_total(part, "bytes") for part in parts.values())],
             ["trained", *(_share_trained(part) for part in parts.values())],
             ["asked for", *(_asked(part) for part in parts.values())],
         ]
-        seen = {kind for part in parts.values() for kind in part.get("observed") or {}}
+        seen = {kind for part in parts.values() for kind in part.get("observed", {})}
         kinds = [*(kind for kind in _KINDS if kind in seen), *sorted(seen - _KINDS.keys())]
         rows += [
             [
                 _KINDS.get(k, k),
-                *(_counted((p.get("observed") or {}).get(k)) for p in parts.values()),
+                *(_counted(p.get("observed", {}).get(k)) for p in parts.values()),
             ]
             for k in kinds
         ]
         if len(runs) > 1:
             shown.append(tag("h3", run.label))
         shown.append(table(f"precision of each part of {run.label}", ["", *parts], rows))
-        shown += [
-            tag("p", note, class_="note") for note in (run.precision or {}).get("notes") or []
-        ]
+        shown += [tag("p", note, class_="note") for note in (run.precision or {}).get("notes", [])]
     if not shown:
         return None
     return tag("section", tag("h2", "Precision"), shown, id="precision")
@@ -103,7 +105,7 @@ def _dtypes(sizes: Any) -> str:
 
 
 def _total(part: Mapping[str, Any], what: str) -> str:
-    total = sum(size[what] for size in (part.get("stored") or {}).values())
+    total = sum(size.get(what, 0) for size in part.get("stored", {}).values())
     return formats.size(total) if what == "bytes" else _parameters(total)
 
 
@@ -115,20 +117,22 @@ def _parameters(count: int) -> str:
 
 def _share_trained(part: Mapping[str, Any]) -> str:
     count, trained = (
-        sum(size["parameters"] for size in (part.get(kind) or {}).values())
+        sum(size.get("parameters", 0) for size in part.get(kind, {}).values())
         for kind in ("stored", "trained")
     )
     if not trained:
         return "frozen"
-    return "all" if trained == count else formats.share(trained / count)
+    return "all" if trained >= count else formats.share(trained / count)
 
 
 def _asked(part: Mapping[str, Any]) -> str:
     asked = part.get("asked") or {}
     computation, attention = asked.get("computation"), asked.get("attention")
     if not computation:
-        return "–"
-    return computation if attention == computation else f"{computation}, attention {attention}"
+        return "not said"
+    if part.get("emulated"):
+        return EMULATED
+    return str(computation) if attention == computation else f"{computation}, attention {attention}"
 
 
 def _counted(dtypes: Any) -> str:
@@ -158,20 +162,18 @@ def provenance(runs: list[Run]) -> Markup | None:
 
 def _parts(run: Run) -> Markup:
     """A table with a column for each time that the run was started."""
-    import shlex
-
     rows: list[tuple[str, list[Child]]] = [
-        ("started", [about.get("started", "–") for about in run.provenance]),
+        ("started", [_given(about, "started") for about in run.provenance]),
         (
             "command line",
             [
-                tag("code", shlex.join(["launcher", *map(str, about.get("command_line", []))]))
+                tag("code", shlex.join(["launcher", *about.get("command_line", [])]))
                 for about in run.provenance
             ],
         ),
     ]
     for name in ("recipe", "device", "world_size", "seed"):
-        rows.append((name.replace("_", " "), [about.get(name, "–") for about in run.provenance]))
+        rows.append((name.replace("_", " "), [_given(about, name) for about in run.provenance]))
     rows.append(("Python", [_of(about, "python", "version") for about in run.provenance]))
     rows.append(
         (
@@ -192,14 +194,17 @@ def _parts(run: Run) -> Markup:
     return table(f"what {run.label} ran with", heads, [[n, *values] for n, values in rows])
 
 
+def _given(about: Mapping[str, Any], name: str) -> str:
+    return str(about.get(name, "–"))
+
+
 def _of(about: Mapping[str, Any], group: str, name: str) -> str:
-    values = about.get(group)
-    return str(values.get(name, "–")) if isinstance(values, dict) else "–"
+    return _given(about.get(group, {}), name)
 
 
 def _details(about: Mapping[str, Any]) -> Markup:
-    packages = about.get("packages") or {}
-    plugins = about.get("plugins") or []
+    packages = about.get("packages", {})
+    plugins = about.get("plugins", [])
     rows = [[p.get("name"), p.get("file"), tag("code", str(p.get("sha256"))[:16])] for p in plugins]
     files = table("files of the plugins", ["plugin", "file", "SHA-256, first 16 digits"], rows)
     versions = table("installed packages", ["package", "version"], packages.items())
@@ -214,15 +219,14 @@ def _details(about: Mapping[str, Any]) -> Markup:
 def _resumes(run: Run) -> Markup:
     rows: list[list[Child]] = []
     for line in run.resumes:
-        changed = line.get("changed")
         said = [
             f"{name}: {' → '.join(map(figures.written, values))}"
-            for name, values in (changed.items() if isinstance(changed, dict) else ())
+            for name, values in line.get("changed", {}).items()
         ]
         rows.append(
             [
-                line.get("time", "–"),
-                line.get("step", "–"),
+                _given(line, "time"),
+                _given(line, "step"),
                 str(line.get("checkpoint") or "–"),
                 "; ".join(said) or "nothing",
             ]
@@ -238,17 +242,16 @@ def files(runs: list[Run]) -> Markup:
         if len(runs) > 1:
             shown.append(tag("h3", run.label))
         rows: list[list[Child]] = [
-            [tag("code", path.name), formats.size(size), formats.moment(path.stat().st_mtime)]
-            for path, size in checkpoints(run.path)
+            [tag("code", found.name), formats.size(found.size), formats.moment(found.time)]
+            for found in checkpoints(run.path)
         ]
-        for name in map(str, (run.exported or {}).get("files", [])):
-            path = run.path / name
-            known = path.is_file()
+        for name in (run.exported or {}).get("files", []):
+            known = written(run.path, name)
             rows.append(
                 [
                     tag("code", name),
-                    formats.size(path.stat().st_size) if known else "not there any more",
-                    formats.moment(path.stat().st_mtime) if known else "–",
+                    formats.size(known.size) if known else "not there any more",
+                    formats.moment(known.time) if known else "–",
                 ]
             )
         shown.append(_listed(run, rows))

@@ -1,21 +1,40 @@
-"""The images that validations have made: a line a prompt, a column a step."""
+"""The images that validations have made: a line a prompt, a column a step, the newest first."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from launcher.report.files import damaged
 from launcher.report.html import Child, Markup, join, scrolled, tag
-from launcher.report.images import encode
+from launcher.report.images import LARGE, SMALL, encode
 from launcher.report.run import Run
 from launcher.training.grid import spread
 
 #: Columns of steps; and images of one run, at most.
 _COLUMNS = 8
+#: What an image may be compared with, in the order of the columns.
+_REFERENCES = ("control", "target")
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _FOLDER = re.compile(r"step-(\d+)")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What an image was made of.
+
+    Attributes:
+        text: None: it is not known.
+        references: images to compare with, by what they are, `control` and `target`.
+    """
+
+    text: str | None = None
+    references: dict[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -24,37 +43,42 @@ class Images:
 
     Attributes:
         steps: those that have images, in rising order.
-        shown: those of them that are shown.
+        shown: those of them that are shown, the newest first.
         rows: names of files, as `prompt-0.png`, in order.
-        prompts: entries of prompts.json.
+        prompts: of prompts.json.
         files: path by step and name.
     """
 
     steps: list[int]
     shown: list[int]
     rows: list[str]
-    prompts: list[dict[str, str]]
+    prompts: list[Prompt]
     files: dict[tuple[int, str], Path]
 
 
 def find(run: Run) -> Images:
     """Look for a run's images."""
     folder = run.path / "validation"
-    folders = {}
-    if folder.is_dir():
-        for path in folder.iterdir():
-            match = _FOLDER.fullmatch(path.name)
-            if match and path.is_dir():
-                folders[int(match[1])] = path
     files = {
-        (step, path.name): path
-        for step, one in folders.items()
-        for path in one.iterdir()
+        (int(match[1]), path.name): path
+        for one in _content(folder)
+        if (match := _FOLDER.fullmatch(one.name))
+        for path in _content(one)
         if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
     }
     steps = sorted({step for step, _ in files})
     rows = sorted({name for _, name in files}, key=_numbers)
-    return Images(steps, spread(steps, _COLUMNS), rows, _prompts(folder), files)
+    return Images(steps, spread(steps, _COLUMNS)[::-1], rows, _prompts(folder), files)
+
+
+def _content(folder: Path) -> list[Path]:
+    """What is in a folder; nothing if it is none, or not there any more."""
+    try:
+        return list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise damaged(folder, str(error)) from error
 
 
 def section(runs: list[Run]) -> Markup | None:
@@ -65,29 +89,35 @@ def section(runs: list[Run]) -> Markup | None:
         for run, images in found
         if not images.files and (run.path / "validation" / "grid.png").is_file()
     ]
-    paths = [path for run, images in found for path in _paths(run, images)]
-    if not paths and not grids:
+    newest = [path for _, images in found for path in _newest(images)]
+    older = [path for _, images in found for path in _older(images)]
+    if not newest and not grids:
         return None
-    encoded = encode(paths) | encode(grids, largest=1600)
+    encoded = encode([*newest, *grids], LARGE) | encode(older, SMALL)
     shown = [_of_run(run, images, encoded, titled=len(runs) > 1) for run, images in found]
-    return tag("section", tag("h2", "Validation images"), shown, id="images")
+    said = "The newest validation is first. A click shows an image large, and another one ends it."
+    note = tag("p", said, class_="note") if newest else None
+    return tag("section", tag("h2", "Validation images"), note, shown, id="images")
 
 
-def _paths(run: Run, images: Images) -> list[Path]:
-    references = [
-        run.path / "validation" / prompt[kind]
-        for prompt in images.prompts
-        for kind in ("control", "target")
-        if kind in prompt and images.files
-    ]
+def _newest(images: Images) -> list[Path]:
+    """The images of the newest validation, and what they are compared with."""
+    if not images.files:
+        return []
+    references = (path for prompt in images.prompts for path in prompt.references.values())
+    return [*references, *_of_steps(images, images.shown[:1])]
+
+
+def _older(images: Images) -> list[Path]:
+    return _of_steps(images, images.shown[1:])
+
+
+def _of_steps(images: Images, steps: list[int]) -> list[Path]:
     return [
-        *references,
-        *(
-            images.files[step, row]
-            for step in images.shown
-            for row in images.rows
-            if (step, row) in images.files
-        ),
+        images.files[step, row]
+        for step in steps
+        for row in images.rows
+        if (step, row) in images.files
     ]
 
 
@@ -107,20 +137,13 @@ def _of_run(run: Run, images: Images, encoded: dict[Path, str], titled: bool) ->
             "last among them.",
             class_="note",
         )
-    kinds = [k for k in ("control", "target") if any(k in p for p in images.prompts)]
+    kinds = [kind for kind in _REFERENCES if any(kind in p.references for p in images.prompts)]
     head = [*kinds, *(f"step {step:,}" for step in images.shown)]
     rows: list[Child] = []
     for name in images.rows:
         prompt = _prompt_of(name, images.prompts)
-        said = prompt.get("prompt", Path(name).stem)
-        cells = [
-            _cell(
-                run.path / "validation" / prompt[kind] if kind in prompt else None,
-                encoded,
-                f"{kind}: {said}",
-            )
-            for kind in kinds
-        ]
+        said = Path(name).stem if prompt.text is None else prompt.text
+        cells = [_cell(prompt.references.get(kind), encoded, f"{kind}: {said}") for kind in kinds]
         cells += [
             _cell(images.files.get((step, name)), encoded, f"step {step:,}: {said}")
             for step in images.shown
@@ -139,33 +162,45 @@ def _cell(path: Path | None, encoded: dict[Path, str], alt: str) -> Markup:
         return tag("td", "–")
     if path not in encoded:
         return tag("td", "cannot be read", class_="bad")
-    return tag("td", tag("img", src=encoded[path], alt=alt))
+    # Open, the image fills the window: style.css.
+    return tag("td", tag("details", tag("summary", tag("img", src=encoded[path], alt=alt))))
 
 
-def _prompt_of(name: str, prompts: list[dict[str, str]]) -> dict[str, str]:
-    """The prompt of `prompt-N.png` or `prompt-N-M.png`; empty for other files."""
+def _prompt_of(name: str, prompts: list[Prompt]) -> Prompt:
+    """The prompt of `prompt-N.png` or `prompt-N-M.png`; not known for other files."""
     match = re.match(r"prompt-(\d+)\D", name)
     number = int(match[1]) if match else len(prompts)
-    return prompts[number] if number < len(prompts) else {}
+    return prompts[number] if number < len(prompts) else Prompt()
 
 
-def _prompts(folder: Path) -> list[dict[str, str]]:
-    """prompts.json. It serves as captions, so that images without it are shown all the same."""
+def _prompts(folder: Path) -> list[Prompt]:
+    """prompts.json. It serves as captions, so that images without it are shown all the same, and
+    so they are if it is damaged or being written."""
     try:
         content = json.loads((folder / "prompts.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except ValueError:  # it is being written, or damaged
+    except (OSError, ValueError, RecursionError):
         return []
     entries = content if isinstance(content, list) else []
-    return [
-        {name: value for name, value in entry.items() if isinstance(value, str)}
-        if isinstance(entry, dict)
-        else {}
-        for entry in entries
-    ]
+    return [_prompt(folder, entry if isinstance(entry, dict) else {}) for entry in entries]
+
+
+def _prompt(folder: Path, entry: Mapping[str, Any]) -> Prompt:
+    text = entry.get("prompt")
+    references = {
+        kind: folder / name
+        for kind in _REFERENCES
+        if isinstance(name := entry.get(kind), str) and _is_within(folder, name)
+    }
+    return Prompt(text if isinstance(text, str) else None, references)
+
+
+def _is_within(folder: Path, name: str) -> bool:
+    """A page may be passed on: no image from elsewhere gets into it, not by a link either."""
+    if "\0" in name:
+        return False
+    return Path(os.path.realpath(folder / name)).is_relative_to(os.path.realpath(folder))
 
 
 def _numbers(name: str) -> list[tuple[int, str]]:
     """Sorts `prompt-2` before `prompt-10`."""
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]

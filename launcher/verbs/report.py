@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launcher.arguments import new_parser, parse, refuse_rest
+from launcher.rundir import expand
+from launcher.training import atomic
 from launcher.training.errors import UserError
 
 _NAME = "report.html"
@@ -45,8 +47,6 @@ def report(argv: list[str]) -> None:
 
 
 def _folders(given: Sequence[str]) -> list[Path]:
-    from launcher.rundir import expand
-
     folders = []
     for name in given:
         try:
@@ -84,8 +84,6 @@ def _output(given: str | None, folders: Sequence[Path]) -> Path:
 
 
 def _write(path: Path, text: str) -> None:
-    from launcher.training import atomic
-
     try:
         atomic.write_text(path, text)
     except OSError as error:

@@ -1,6 +1,7 @@
 """The logs of a run: lines that stay, locks, and the way back to a checkpoint."""
 
 import errno
+import fcntl
 import json
 import math
 import os
@@ -12,7 +13,7 @@ import textwrap
 import numpy as np
 import pytest
 
-from launcher.logs import FIGURES, METRICS, RESUMES, Logs, count_lines, is_locked
+from launcher.logs import FIGURES, METRICS, RESUMES, Logs, is_open
 
 
 @pytest.fixture
@@ -135,23 +136,51 @@ def test_a_second_process_is_refused(logs, tmp_path):
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == ""
 
 
-def test_whether_a_run_goes_on_can_be_seen_from_outside(logs, tmp_path):
-    assert not is_locked(tmp_path / METRICS) and count_lines(tmp_path / METRICS) == 0
-    logs.append(METRICS, {"step": 1})
-    assert is_locked(tmp_path / METRICS) and count_lines(tmp_path / METRICS) == 1
+def test_whether_a_run_goes_on(logs, tmp_path):
+    log = logs.create("metrics.jsonl")
+    before = log.stat()
+    assert is_open(tmp_path / "another.jsonl") is False
+    assert is_open(log) is True
+    assert is_open(log) is True
+    logs.append("metrics.jsonl", {"step": 1})
+    code = (
+        "import sys; from pathlib import Path; from launcher.logs import is_open; "
+        "print(is_open(Path(sys.argv[1])))"
+    )
+    seen = subprocess.run(
+        [sys.executable, "-c", code, str(log)], capture_output=True, text=True, check=True
+    )
+    assert seen.stdout == "True\n"
     logs.close()
-    assert not is_locked(tmp_path / METRICS)
+    assert is_open(log) is False
+    assert log.stat().st_ino == before.st_ino and log.read_bytes() == b'{"step": 1}\n'
+    # It is given back: a run can go on at once.
+    Logs(tmp_path).reopen("metrics.jsonl")
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
 def test_a_file_system_without_locks(logs, tmp_path, monkeypatch, number):
-    def flock(file, operation):
+    def no_locks(file, how):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("fcntl.flock", flock)
+    monkeypatch.setattr(fcntl, "flock", no_locks)
     logs.append(METRICS, {"step": 1})
     assert lines(tmp_path / METRICS) == [{"step": 1}]
-    assert not is_locked(tmp_path / METRICS)
+    assert is_open(tmp_path / METRICS) is None
+
+
+def test_who_only_looks_keeps_nobody_from_going_on(logs, tmp_path, monkeypatch):
+    """`is_open` holds the lock for a moment."""
+    looks, flock = iter(range(2)), fcntl.flock
+
+    def looked_at(file, how):
+        if next(looks, None) is not None:
+            raise BlockingIOError
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", looked_at)
+    logs.append(METRICS, {"step": 1})
+    assert lines(tmp_path / METRICS) == [{"step": 1}]
 
 
 def test_files_that_are_removed_moved_or_replaced_are_missed(logs, tmp_path):

@@ -37,10 +37,26 @@ def test_a_line_is_interrupted_where_nothing_is_finite():
     assert extremes(x, np.full(7, NAN), 100, 0, 6) == []
 
 
-def test_one_value_among_hundreds_does_not_interrupt_it():
+@pytest.mark.parametrize("gap", [[500], range(420, 610)], ids=["one", "many"])
+@pytest.mark.parametrize(
+    "pieces_of",
+    [lambda x, y: extremes(x, y, 10, 0, 999), lambda x, y: smoothed(x, y, 21, 50)],
+    ids=["extremes", "smoothed"],
+)
+def test_so_it_is_where_few_of_the_points_are_drawn(pieces_of, gap):
     x, y = np.arange(1000.0), np.sin(np.arange(1000.0))
-    y[500] = NAN
-    assert len(extremes(x, y, 10, 0, 999)) == 1
+    y[gap] = NAN
+    (before, _), (after, values) = pieces_of(x, y)
+    assert before[-1] < min(gap) and max(gap) < after[0]
+    assert len(before) > 8 and len(after) > 8 and np.isfinite(values).all()
+
+
+def test_pieces_are_no_more_than_the_points():
+    rng = np.random.default_rng(0)
+    x, y = np.arange(100_000.0), rng.standard_normal(100_000)
+    y[rng.random(100_000) < 0.3] = NAN
+    assert sum(len(xs) for xs, _ in extremes(x, y, 500, 0, 99_999)) <= 1002
+    assert sum(len(xs) for xs, _ in smoothed(x, y, 2001, 280)) == 280
 
 
 def test_a_single_step_and_steps_that_occur_twice():
@@ -53,10 +69,10 @@ def test_a_single_step_and_steps_that_occur_twice():
 def test_smoothed_is_the_mean_around_a_point():
     x, y = np.arange(100.0), np.arange(100.0) ** 2
     y[50] = NAN
-    ((xs, means),) = smoothed(x, y, 5, 1000)
-    assert len(xs) == 99 and 50 not in xs
-    assert means[xs == 20] == np.mean(y[18:23])
-    assert means[xs == 49] == np.mean([47**2, 48**2, 49**2, 51**2, 52**2])
+    (xs, means), (later, _) = smoothed(x, y, 5, 1000)
+    assert xs.tolist() == list(range(50)) and later.tolist() == list(range(51, 100))
+    assert means[20] == np.mean(y[18:23])
+    assert means[49] == np.mean([47**2, 48**2, 49**2, 51**2])
     assert means[0] == np.mean(y[:3])
 
 

@@ -1,13 +1,20 @@
 """The page: what is on it, of what there is."""
 
+import base64
+import io
 import json
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from benchmarks.synthetic_run import make
+from launcher.report import formats, validation
 from launcher.report.page import page
 from launcher.report.run import read_run
+from launcher.training.precision.graph import EMULATED
 from tests.launcher.report.reader import Reader
 
 NASTY = "<script>alert(1)</script>"
@@ -79,6 +86,59 @@ def test_several_runs_side_by_side(run, another):
     assert "All 4 options of second" in seen.text
 
 
+def test_the_kinds_of_held_out_loss_are_told_apart_when_runs_are_compared(run, tmp_path):
+    other = make(tmp_path / "other", 100, validations=2, seed=1)
+    text = made(run, other)
+    title = "Loss of held-out samples, "
+    found = [t for t in titles(text) if t.startswith(title)]
+    assert [t.removeprefix(title) for t in found] == [
+        "with its control", "without a control", "with another image&#x27;s control",
+    ]  # fmt: skip
+    charts = [c for c in re.findall(r"<figure.*?</figure>", text, re.S) if title in c]
+    for chart, name in zip(charts, ("loss", "loss_without_control", "loss_shuffled_control")):
+        for folder in (run, other):
+            log = (folder / "validation" / "figures.jsonl").read_text().splitlines()
+            first = json.loads(log[0])
+            said = f"{folder.name}: {formats.number(first[name])} at step {first['step']}"
+            assert said in chart
+        assert re.findall(r'class="(c\d s\d) line"', chart) == ["c0 s0", "c1 s0"]
+
+
+def test_all_lines_of_a_chart_are_smoothed_alike(run, another):
+    text = made(run, another)  # of 300 and of 200 steps
+    chart = re.search(r"<figure.*?</figure>", text, re.S)[0]
+    assert re.findall(r"mean of \d+ steps", chart) == ["mean of 7 steps"]
+    # So steps that two runs share are drawn alike, however long the runs are.
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (another / "metrics.jsonl").write_text("".join(lines[:100]))
+    chart = re.search(r"<figure.*?</figure>", made(run, another), re.S)[0]
+    one, other = re.findall(r'd="(M0 \d+l\d+ -?\d+ \d+ -?\d+) [^"]*" class="c\d s\d line"', chart)
+    assert one == other
+    short = make(another.parent / "short", 20)
+    chart = re.search(r"<figure.*?</figure>", made(short, run), re.S)[0]
+    assert chart.count(' raw"') == chart.count(' line"') == 2
+
+
+def test_where_a_run_was_continued(run, another):
+    lines = [{"step": step} for step in (0, 90, 100, 250, 900)]
+    (run / "resumes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = made(run)
+    chart = re.search(r"<figure.*?</figure>", text, re.S)[0]
+    places = [round(4000 * (step - 1) / 299) for step in (90, 100, 250)]
+    assert re.findall(r'd="M(\d+) 0v1000" class="resume"', chart) == list(map(str, places))
+    # 100 would be written over 90.
+    assert re.findall(r'class="resume" aria-hidden="true">(.*?)<', chart) == ["90", "250"]
+    assert "Continued after step 90. Continued after step 100." in chart
+    assert text.count("A thin vertical line is where a run was continued.") == 1
+    assert 'class="c1 s0 resume"' in made(another, run)
+    assert "vertical line" not in made(another)
+
+
+def test_that_steps_are_across_is_said_once(run, another):
+    for text in (made(run), made(run, another)):
+        assert text.count("All charts are over the steps of the training.") == 1
+
+
 def test_runs_that_are_configured_alike(run, tmp_path):
     other = tmp_path / "copy"
     other.mkdir()
@@ -115,7 +175,7 @@ def test_texts_of_a_run_are_shown_as_text(run, another):
 def test_a_run_without_validation_and_precision_that_has_only_begun(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("")
     text = made(tmp_path)
-    assert "No step is done yet." in text and "not finished" in text
+    assert "No step is done yet." in text and "<dd>stopped</dd>" in text
     assert "has no config.yaml" in text and "<h2>Validation" not in text
     assert "Neither checkpoints nor exported weights yet." in text
 
@@ -168,10 +228,161 @@ def test_many_images_are_made_small(run):
     assert names[-2:] == ["prompt-10", "prompt-11"]
 
 
+def pictures(text):
+    """Images by what they are called."""
+    found = re.findall(r'<img src="data:image/jpeg;base64,(.*?)" alt="(.*?)">', text)
+    return {name: Image.open(io.BytesIO(base64.b64decode(data))) for data, name in found}
+
+
+def colours(run, side):
+    """Make each image of a run one of its own colour; the colours by what the images are called."""
+    names = {
+        f"{name}: rings of a tree, number {number}": path
+        for number in (0, 1)
+        for name, path in {
+            "control": f"control-{number}.png",
+            "target": f"target-{number}.png",
+            **{f"step {s}": f"step-{s:06d}/prompt-{number}.png" for s in (100, 200, 300)},
+        }.items()
+    }
+    made_of = {}
+    for index, (name, path) in enumerate(names.items()):
+        made_of[name] = (20 * index, 255 - 20 * index, 90)
+        Image.new("RGB", (side, side), made_of[name]).save(run / "validation" / path)
+    return made_of
+
+
+def test_each_image_is_in_its_place(run):
+    expected = colours(run, 512)
+    found = pictures(made(run))
+    # From left to right: what is compared with, and the newest first.
+    assert [name.partition(":")[0] for name in found] == [
+        "control", "target", "step 300", "step 200", "step 100",
+    ] * 2  # fmt: skip
+    for name, picture in found.items():
+        near = [abs(a - b) for a, b in zip(picture.getpixel((9, 9)), expected[name])]
+        assert max(near) < 6, name
+    head = re.search(r'<table class="images".*?</thead>', made(run))[0]
+    assert re.findall(r'"col">(.*?)<', head) == [
+        "control", "target", "step 300", "step 200", "step 100",
+    ]  # fmt: skip
+
+
+def test_images_to_look_at_closely_are_large(run):
+    colours(run, 512)
+    for name, picture in pictures(made(run)).items():
+        is_small = name.startswith(("step 100", "step 200"))
+        assert picture.size == ((320, 320) if is_small else (512, 512)), name
+
+
+def test_a_page_of_many_large_images_is_below_3_mb(tmp_path):
+    run = make(tmp_path / "run", 2000, validations=9, prompts=4, side=16)
+    noise = tmp_path / "noise.png"  # nothing makes larger files
+    Image.effect_noise((512, 512), 100).save(noise)
+    for path in (run / "validation").rglob("*.png"):
+        shutil.copy(noise, path)
+    assert 1_000_000 < len(made(run)) < 3_000_000
+
+
+def test_no_image_from_outside_the_folder_of_validations(run):
+    elsewhere = run / "secret.png"
+    Image.new("RGB", (9, 9)).save(elsewhere)
+    (run / "validation" / "link.png").symlink_to(elsewhere)
+    entries = [
+        {"prompt": "a", "control": "../secret.png", "target": str(elsewhere)},
+        {"prompt": "b", "control": "link.png", "target": "\0"},
+    ]
+    (run / "validation" / "prompts.json").write_text(json.dumps(entries))
+    assert made(run).count("<img") == 2 * 3
+    entries[0]["target"] = "step-000100/../target-0.png"
+    (run / "validation" / "prompts.json").write_text(json.dumps(entries))
+    assert made(run).count("<img") == 2 * 3 + 1
+
+
+def test_the_precision_table(run):
+    part = {
+        "stored": {
+            "bfloat16": {"parameters": 3_000_000, "bytes": 6_000_000},
+            "float32": {"parameters": 1_000_000, "bytes": 4_000_000},
+        },
+        "trained": {"float32": {"parameters": 1_000_000, "bytes": 4_000_000}},
+        "asked": {"computation": "bfloat16", "attention": "float32", "trained": True},
+        "emulated": False,
+        "observed": {"normalisation": {"float32": 12, "bfloat16": 11}, "matmul": {"bfloat16": 5}},
+    }
+    small = {
+        "stored": {"float32": {"parameters": 4200, "bytes": 16_800}},
+        "trained": {"float32": {"parameters": 4200, "bytes": 16_800}},
+        "asked": {"computation": "bfloat16", "attention": "bfloat16", "trained": True},
+        "emulated": True,
+        "observed": {"matmul": {EMULATED: 2}},
+    }
+    frozen = {**small, "trained": {}, "asked": None, "emulated": False, "observed": {}}
+    parts = {"transformer": part, "controlnet": small, "vae": frozen}
+    (run / "precision.json").write_text(json.dumps({"parts": parts, "notes": ["a note"]}))
+    section = re.search(r'<section id="precision">.*?</section>|<h2>Precision</h2>.*?</section>',
+                        made(run), re.S)[0]  # fmt: skip
+    rows = [re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row) for row in section.split("<tr>")[1:]]
+    assert rows == [
+        ["", "transformer", "controlnet", "vae"],
+        ["stored in", "bfloat16, float32", "float32", "float32"],
+        ["parameters", "4 M", "4.2 k", "4.2 k"],
+        ["size", "10.0 MB", "16.8 kB", "16.8 kB"],
+        ["trained", "25 %", "all", "frozen"],
+        ["asked for", "bfloat16, attention float32", "bfloat16 (emulated)", "not said"],
+        ["matmuls", "bfloat16", "bfloat16 (emulated)", "–"],
+        ["norms", "float32 (12), bfloat16 (11)", "–", "–"],
+    ]
+    assert '<p class="note">a note</p>' in section
+
+
 def test_an_image_that_is_being_written(run):
     (run / "validation" / "step-000100" / "prompt-0.png").write_bytes(b"\x89PNG\r\n")
     text = made(run)
     assert text.count("cannot be read") == 1 and text.count("<img") == 9
+
+
+@pytest.mark.parametrize("kind", ["folder", "damaged", "text", "nested"])
+def test_prompts_that_cannot_be_read(run, kind):
+    path = run / "validation" / "prompts.json"
+    path.unlink()
+    if kind == "folder":
+        path.mkdir()
+    else:
+        path.write_text({"damaged": "[{", "text": "3", "nested": "[" * 100_000}[kind])
+    assert made(run).count("<img") == 2 * 3
+
+
+def test_images_that_vanish_meanwhile(run, monkeypatch):
+    found = read_run(run, "run")
+    before = validation.encode
+
+    def removing(paths, budget):
+        shutil.rmtree(run / "validation", ignore_errors=True)
+        return before(paths, budget)
+
+    monkeypatch.setattr(validation, "encode", removing)
+    assert "cannot be read" in page([found])
+
+
+def test_a_folder_of_images_that_vanishes_meanwhile(run, monkeypatch):
+    listed = Path.iterdir
+
+    def removing(path):
+        if path.name == "step-000100":
+            shutil.rmtree(path)
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", removing)
+    assert made(run).count("<img") == 2 * 4
+
+
+def test_what_could_not_be_read_is_said_at_the_top(run, another):
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write("nonsense\n")
+    said = "metrics.jsonl: line 301 cannot be read and is left out."
+    assert f'<p class="bad">{said}</p></header>' in made(run)
+    assert f'<p class="bad">first: {said}</p></header>' in made(another, run)
 
 
 def test_a_grid_stands_in_for_single_images(another):
@@ -186,7 +397,7 @@ def test_a_grid_stands_in_for_single_images(another):
     [
         ({}, "nothing"),
         ({"train.learning_rate": [1, None], "plugins": [[], ["a"]]},
-         'train.learning_rate: 1 → null; plugins: [] → ["a"]'),
+         "train.learning_rate: 1 → null; plugins: [] → [a]"),
     ],
 )  # fmt: skip
 def test_what_a_continued_run_changed(run, changed, says):
