@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ _COLUMNS = 8
 _REFERENCES = ("control", "target")
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _FOLDER = re.compile(r"step-(\d+)")
+_PROMPT = re.compile(r"prompt-(\d+)(?=\D)")
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,32 @@ class Images:
 def find(run: Run) -> Images:
     """Look for a run's images."""
     folder = run.path / "validation"
+    prompts = _prompts(folder, folder)
     files = {
-        (int(match[1]), path.name): path
+        (int(match[1]), name): path
         for one in _content(folder)
         if (match := _FOLDER.fullmatch(one.name))
-        for path in _content(one)
-        if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
+        for name, path in _named(one, prompts)
     }
     steps = sorted({step for step, _ in files})
     rows = sorted({name for _, name in files}, key=_numbers)
-    return Images(steps, spread(steps, _COLUMNS)[::-1], rows, _prompts(folder), files)
+    return Images(steps, spread(steps, _COLUMNS)[::-1], rows, prompts, files)
+
+
+def _named(folder: Path, prompts: list[Prompt]) -> Iterator[tuple[str, Path]]:
+    """The images of a step by the names that those of the same prompts have now: a run that was
+    continued may make images of other ones. Those of prompts that it has no more are left out."""
+    then = _prompts(folder, folder.parent)
+    for path in _content(folder):
+        if path.suffix.lower() not in _SUFFIXES or path.name.startswith("."):
+            continue
+        match = _PROMPT.match(path.name)
+        if then and match and int(match[1]) < len(then):
+            prompt = then[int(match[1])]
+            if prompt in prompts:
+                yield f"prompt-{prompts.index(prompt)}{path.name[match.end(1) :]}", path
+        else:
+            yield path.name, path
 
 
 def _content(folder: Path) -> list[Path]:
@@ -168,16 +185,21 @@ def _cell(path: Path | None, encoded: dict[Path, str], alt: str) -> Markup:
 
 def _prompt_of(name: str, prompts: list[Prompt]) -> Prompt:
     """The prompt of `prompt-N.png` or `prompt-N-M.png`; not known for other files."""
-    match = re.match(r"prompt-(\d+)\D", name)
+    match = _PROMPT.match(name)
     number = int(match[1]) if match else len(prompts)
     return prompts[number] if number < len(prompts) else Prompt()
 
 
-def _prompts(folder: Path) -> list[Prompt]:
+def _prompts(place: Path, folder: Path) -> list[Prompt]:
     """prompts.json. It serves as captions, so that images without it are shown all the same, and
-    so they are if it is damaged or being written."""
+    so they are if it is damaged or being written.
+
+    Args:
+        place: where it is.
+        folder: that its images are in.
+    """
     try:
-        content = json.loads((folder / "prompts.json").read_text(encoding="utf-8"))
+        content = json.loads((place / "prompts.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return []
     entries = content if isinstance(content, list) else []

@@ -268,6 +268,22 @@ def test_each_image_is_in_its_place(run):
     ]  # fmt: skip
 
 
+def test_images_of_other_prompts_are_not_shown_as_those_of_these(run):
+    """The run was continued with other ones, in another order."""
+    folder = run / "validation"
+    entries = json.loads((folder / "prompts.json").read_text())
+    for step in (100, 200):
+        (folder / f"step-{step:06d}" / "prompts.json").write_text(json.dumps(entries))
+    other = {**entries[0], "prompt": "something else"}
+    for place in (folder, folder / "step-000300"):
+        (place / "prompts.json").write_text(json.dumps([other, entries[0]]))
+    found = validation.find(read_run(run, "a"))
+    assert found.files[100, "prompt-1.png"] == folder / "step-000100" / "prompt-0.png"
+    assert found.files[300, "prompt-1.png"] == folder / "step-000300" / "prompt-1.png"
+    assert (100, "prompt-0.png") not in found.files
+    assert found.files[300, "prompt-0.png"] == folder / "step-000300" / "prompt-0.png"
+
+
 def test_images_to_look_at_closely_are_large(run):
     colours(run, 512)
     for name, picture in pictures(made(run)).items():
