@@ -39,6 +39,7 @@ def controlnet_problems(
     num_double_layers: int | None,
     num_single_layers: int | None,
     revision: str | None = None,
+    is_trained: bool = True,
 ) -> list[str]:
     """Look for what would keep a ControlNet from being loaded or made, without loading anything.
 
@@ -52,6 +53,7 @@ def controlnet_problems(
         num_double_layers, num_single_layers: of a ControlNet that is made; of one that is loaded,
             those it is expected to have, None if none in particular.
         revision: of the pipeline.
+        is_trained: False: images are made with it.
 
     Returns:
         Problems in sentences, with the way out.
@@ -70,6 +72,8 @@ def controlnet_problems(
         problems, config = pipeline_folder.config_problems(folder, pipeline_folder.CONTROLNET)
     if config is not None:
         problems += fit_problems(controlnet_model_name_or_path, config, transformer)
+        if is_trained:
+            problems += training_problems(controlnet_model_name_or_path, config)
         problems += _other_layers(
             controlnet_model_name_or_path, config, num_double_layers, num_single_layers
         )
@@ -123,19 +127,8 @@ def folder_problems(
 def fit_problems(
     name: str, config: Mapping[str, Any], transformer: Mapping[str, Any] | None
 ) -> list[str]:
-    """What this recipe cannot train, and what does not fit the transformer (None: unknown)."""
+    """What does not fit the transformer (None: unknown)."""
     problems = []
-    if config.get("num_mode") is not None:
-        problems.append(
-            f"the ControlNet {name} is a union of {config['num_mode']} modes (num_mode), which "
-            f"are not supported here. Give one for a single kind of control."
-        )
-    if config.get("conditioning_embedding_channels") is not None:
-        problems.append(
-            f"the ControlNet {name} reads its control image through a convolutional embedder "
-            f"(conditioning_embedding_channels is {config['conditioning_embedding_channels']}), "
-            f"and here it has to read latents of the VAE. Give one where it is null."
-        )
     if config["num_layers"] < 1:
         problems.append(
             f"the ControlNet {name} has no double layers (num_layers is 0); this recipe needs at "
@@ -147,6 +140,8 @@ def fit_problems(
         f"{key} is {_plain(config[key])}, the transformer's {_plain(transformer[key])}"
         for key in _SHARED
         if _plain(config[key]) != _plain(transformer[key])
+        # With an embedder, it is about what that makes of the control image.
+        and not (key == "patch_size" and config.get("conditioning_embedding_channels") is not None)
     ]
     differences += [
         f"{key} is {config[key]}, the transformer has only {transformer[key]}"
@@ -158,6 +153,23 @@ def fit_problems(
             f"the ControlNet {name} does not fit the transformer: {'; '.join(differences)}. Give a "
             f"ControlNet that was made for this base model; to train a new one, made from the "
             f"transformer, leave out {_OPTION}."
+        )
+    return problems
+
+
+def training_problems(name: str, config: Mapping[str, Any]) -> list[str]:
+    """Why a ControlNet that images can be made with cannot be trained here."""
+    problems = []
+    if config.get("num_mode") is not None:
+        problems.append(
+            f"the ControlNet {name} is a union of {config['num_mode']} modes (num_mode), which "
+            f"this recipe cannot train. Give one for a single kind of control."
+        )
+    if config.get("conditioning_embedding_channels") is not None:
+        problems.append(
+            f"the ControlNet {name} reads its control image through a convolutional embedder "
+            f"(conditioning_embedding_channels is {config['conditioning_embedding_channels']}); "
+            f"this recipe trains those that read latents of the VAE. Give one where it is null."
         )
     return problems
 

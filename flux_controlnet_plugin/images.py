@@ -32,6 +32,7 @@ class Settings:
         controlnet_conditioning_scale: what the ControlNet's outputs are multiplied by.
         num_inference_steps: of the Euler method, at least 1.
         guidance_scale: that a guidance-distilled model is told.
+        control_mode: kind of the control image, for a union of ControlNets; None: it is none.
         seed, number: the noise is a function of these two and the size, so that the same image
             comes out whatever was made before it.
     """
@@ -41,6 +42,7 @@ class Settings:
     controlnet_conditioning_scale: float = 1.0
     num_inference_steps: int = 28
     guidance_scale: float = 3.5
+    control_mode: int | None = None
     seed: int = 0
     number: int = 0
 
@@ -84,7 +86,9 @@ class Painter:
                 transformer=models["transformer"],
                 controlnet=models["controlnet"],
             )
-        self._pipeline.transformer = _CompiledOnce(models["transformer"])
+        # With a convolutional embedder, XLabs' ControlNets, whose outputs are used in turn.
+        in_turn = models["controlnet"].input_hint_block is not None
+        self._pipeline.transformer = _CompiledOnce(models["transformer"], in_turn)
         self._pipeline.set_progress_bar_config(disable=True)
         self._vae = vae
         self._channels = models["transformer"].config.in_channels
@@ -161,6 +165,7 @@ class Painter:
             latents=tensor(noise_of(one, self._channels) for one in each),
             num_inference_steps=settings.num_inference_steps,
             guidance_scale=settings.guidance_scale,
+            control_mode=settings.control_mode,
             generator=[generator(one.seed, POSTERIOR, one.number) for one in each],
             output_type="latent",
         )[0]
@@ -186,9 +191,10 @@ class _CompiledOnce:
     values MindSpore then takes for constants: it would compile the transformer at every step.
     """
 
-    def __init__(self, transformer: Any) -> None:
+    def __init__(self, transformer: Any, in_turn: bool) -> None:
         self._transformer = transformer
-        self._forward = _forward_cell(transformer)
+        self._in_turn = in_turn
+        self._forward = _forward_cell(transformer, in_turn)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transformer, name)
@@ -206,16 +212,22 @@ class _CompiledOnce:
         """As the pipeline calls it; what it gives here besides `arguments` never differs."""
         import mindspore as ms
 
-        assert not joint_attention_kwargs and not return_dict and not controlnet_blocks_repeat
+        assert not joint_attention_kwargs and not return_dict
+        assert controlnet_blocks_repeat == self._in_turn
         samples = (controlnet_block_samples, controlnet_single_block_samples)
         variable = (None if part is None else ms.mutable(tuple(part)) for part in samples)
         inputs = (arguments[name] for name in _INPUTS)
         return self._forward(*inputs, *variable)
 
 
-def _forward_cell(transformer: Any) -> Any:
+def _forward_cell(transformer: Any, in_turn: bool) -> Any:
     """A cell around a transformer: one whose class was replaced to emulate bfloat16 does not take
-    sequences that are variable as the outermost cell."""
+    sequences that are variable as the outermost cell.
+
+    Args:
+        in_turn: each block takes the next output of the ControlNet, from the first on again when
+            there are no more; else several blocks in a row take the same.
+    """
     from mindspore import nn
 
     class Forward(nn.Cell):
@@ -246,6 +258,7 @@ def _forward_cell(transformer: Any) -> Any:
                 controlnet_block_samples=block_samples,
                 controlnet_single_block_samples=single_block_samples,
                 return_dict=False,
+                controlnet_blocks_repeat=in_turn,
             )
 
     return Forward()

@@ -40,8 +40,12 @@ def build_networks(section: ControlNetModelSection) -> dict[str, Any]:
     return {"transformer": transformer, "controlnet": controlnet, "scheduler": scheduler}
 
 
-def problems(section: ControlNetModelSection) -> list[str]:
-    """What would keep the parts from being loaded, seen without loading them."""
+def problems(section: ControlNetModelSection, *, is_trained: bool = True) -> list[str]:
+    """What would keep the parts from being loaded, seen without loading them.
+
+    Args:
+        is_trained: False: images are made with them.
+    """
     layers = {name: getattr(section, name) for name in ("num_double_layers", "num_single_layers")}
     if section.controlnet_model_name_or_path is not None:
         # It brings its own: only what was asked for in so many words can contradict it.
@@ -56,6 +60,7 @@ def problems(section: ControlNetModelSection) -> list[str]:
             section.pretrained_model_name_or_path,
             section.controlnet_model_name_or_path,
             revision=section.revision,
+            is_trained=is_trained,
             **layers,
         ),
     ]

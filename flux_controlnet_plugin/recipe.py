@@ -12,6 +12,7 @@ from typing import Any
 
 from hooks import hookimpl, types
 from hooks.types import Cache, CollateFn, Config, Dataset, Dist, Models, Stage
+from launcher.training.errors import refuse
 
 
 @hookimpl
@@ -160,10 +161,14 @@ def build_collate_fn(
 @hookimpl
 def build_loss(config: Config, models: Models) -> Any:
     from flux_common.config import network_inputs
+    from flux_common.controlnet_folder import training_problems
     from flux_controlnet_plugin.loss import FluxControlNetLoss
 
+    controlnet = models.get("controlnet")
+    if controlnet is not None:
+        refuse(training_problems("that is to be trained", controlnet.config))
     inputs = network_inputs(config.data, config.loss)
-    return FluxControlNetLoss(models.get("controlnet"), models["transformer"], **inputs)
+    return FluxControlNetLoss(controlnet, models["transformer"], **inputs)
 
 
 @hookimpl

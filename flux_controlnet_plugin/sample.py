@@ -29,7 +29,7 @@ def sample(config: Any, request: SampleRequest) -> Iterator[SampledImage]:
     from launcher.training.cache import DiskCache
 
     config = _with_weights(config, request)
-    refuse(models.problems(config.model))
+    refuse(models.problems(config.model, is_trained=False))
     sizes = config.data.sizes if request.size is None else [request.size]
     controls = []
     for prompt, path in request.subjects:
@@ -53,6 +53,7 @@ def sample(config: Any, request: SampleRequest) -> Iterator[SampledImage]:
         memory=config.data.digests_dir,
     )
     guidance = _guidance(request, networks["transformer"])
+    _require_mode(request, networks["controlnet"].config.num_mode)
     for prompt in prompts:
         _tell_of_length(prompt, encoders["tokenizer_2"], config.data.max_sequence_length, request)
     keys = {prompt: encodings.text(prompt) for prompt in prompts}
@@ -86,6 +87,7 @@ def sample(config: Any, request: SampleRequest) -> Iterator[SampledImage]:
                     controlnet_conditioning_scale=strength,
                     num_inference_steps=request.num_inference_steps,
                     guidance_scale=guidance,
+                    control_mode=request.control_mode,
                     seed=request.seed,
                     number=number,
                 )
@@ -121,6 +123,24 @@ def _guidance(request: SampleRequest, transformer: Any) -> float:
             "(guidance_embeds is false, as of FLUX.1-schnell). Leave --guidance out."
         )
     return request.guidance_scale
+
+
+def _require_mode(request: SampleRequest, modes: int | None) -> None:
+    """Raise UserError unless a mode is given for a union of so many, and for nothing else."""
+    mode = request.control_mode
+    if modes is None:
+        if mode is not None:
+            raise UserError(
+                f"--control-mode is {mode}, and the ControlNet is for a single kind of control "
+                "(num_mode is null). Leave --control-mode out."
+            )
+    elif mode is None or mode >= modes:
+        given = "not given" if mode is None else str(mode)
+        raise UserError(
+            f"the ControlNet is a union of {modes} modes, and --control-mode is {given}. Give the "
+            f"number of the control image's kind, 0 to {modes - 1}; the model's card says which "
+            "is which."
+        )
 
 
 def _tell_of_length(prompt: str, tokenizer: Any, limit: int, request: SampleRequest) -> None:

@@ -234,6 +234,7 @@ class SampleRequest:
         num_images: of each subject and scale, of different noise.
         num_inference_steps: of the sampler.
         guidance_scale: that a guidance-distilled model is told; None: nothing was asked for.
+        control_mode: kind of the control images, for a union of ControlNets; None: not asked for.
         seed: of the noise.
         size: (height, width) in pixels; None: that of the data which is nearest in shape.
         build: the parts of a stage for a configuration, as a run has them, without values.
@@ -248,6 +249,7 @@ class SampleRequest:
     num_images: int
     num_inference_steps: int
     guidance_scale: float | None
+    control_mode: int | None
     seed: int
     size: tuple[int, int] | None
     build: Callable[[Config, Stage], Models]

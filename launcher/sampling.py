@@ -187,6 +187,7 @@ def _sample(
             num_images=options.num_images,
             num_inference_steps=options.steps,
             guidance_scale=options.guidance,
+            control_mode=options.control_mode,
             seed=options.seed,
             size=size,
             build=lambda config, stage: prepare_models(config, hook, stage),
@@ -434,6 +435,8 @@ class Output:
             "width": width,
             "weights": f"{options.run} ({self._weights.label})",
         }
+        if options.control_mode is not None:
+            parameters["control_mode"] = options.control_mode
         return {"prompt": prompt, _PARAMETERS: json.dumps(parameters, ensure_ascii=False)}
 
     def _save(self, path: Path, image: Any, about: dict[str, str]) -> None:

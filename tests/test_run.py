@@ -264,13 +264,17 @@ def test_its_config_repeats_it_bit_for_bit_with_an_interruption(run, folder):
 def test_a_checkpoint_goes_on_in_another_folder(run, folder):
     _, first = run
     branch = folder / "branch"
-    process = launch("--resume", str(first / "checkpoint-4"), f"output_dir={branch}")
+    process = launch(
+        *("--resume", str(first / "checkpoint-4"), f"output_dir={branch}"),
+        "validation_vae=process",  # changes no more than the last bit
+    )
     assert process.returncode == 0, process.stderr
+    assert not NOISE.search(process.stderr), process.stderr
     assert_same_course(first, branch)
     pictures = [path.relative_to(first) for path in (first / "validation").rglob("*.png")]
     assert len(pictures) == 2 + 1 + 2 * 4 + 1  # controls, target, two at each of four steps, grid
     for name in pictures:
-        assert (first / name).read_bytes() == (branch / name).read_bytes(), name
+        assert np.abs(pixels(first / name) - pixels(branch / name)).max() <= 1, name
     # A checkpoint can be used by itself.
     exported = load_file(first / "checkpoint-4" / WEIGHTS)
     assert exported.keys() == load_file(first / WEIGHTS).keys()
@@ -300,15 +304,17 @@ def test_the_readmes_variant_trains_only_the_new_layers(run, folder, readme_vari
     process = launch(
         *("--config", str(first / "config.yaml"), "-p", str(readme_variant)),
         *(f"output_dir={output_dir}", "max_train_steps=3", *WITHOUT_IMAGES),
+        "save_weight_dtype=bf16",
     )
     assert process.returncode == 0, process.stderr
     base = load_file(
         ROOT / "tests/data/one-layer-flux/transformer/diffusion_pytorch_model.safetensors"
     )
     for name, array in load_file(output_dir / WEIGHTS).items():
+        assert array.dtype == ml_dtypes.bfloat16
         if name.startswith(("controlnet_blocks.", "controlnet_single_blocks.")):
             assert np.any(array), name
         elif not name.startswith("controlnet_"):
-            np.testing.assert_array_equal(array, base[name], err_msg=name)
+            np.testing.assert_array_equal(array, base[name].astype(array.dtype), err_msg=name)
     provenance = json.loads((output_dir / "provenance.json").read_text())
     assert str(readme_variant) in [plugin["file"] for plugin in provenance["plugins"]]

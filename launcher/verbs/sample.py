@@ -44,6 +44,12 @@ def sample(argv: list[str]) -> None:
     )
     add("--steps", metavar="N", type=int, default=28, help="of the sampler (default: 28)")
     add("--guidance", metavar="X", type=float, help="guidance scale (FLUX.1-dev: 3.5)")
+    add(
+        "--control-mode",
+        metavar="N",
+        type=int,
+        help="kind of the control images, for a union of ControlNets",
+    )
     add("--seed", metavar="N", type=int, default=0, help="of the noise (default: 0)")
     add("--num-images", metavar="N", type=int, default=1, help="of each, of different noise")
     add("--height", metavar="N", type=int, help="in pixels; default: as the run was trained")
@@ -86,9 +92,9 @@ def _check(options: argparse.Namespace) -> None:
     guidance = options.guidance
     if guidance is not None and not (math.isfinite(guidance) and guidance >= 0):
         problems.append(f"--guidance is {options.guidance}; give a number from 0 on, such as 3.5.")
-    for name, least in (("steps", 1), ("seed", 0), ("num-images", 1)):
+    for name, least in (("steps", 1), ("seed", 0), ("num-images", 1), ("control-mode", 0)):
         value = getattr(options, name.replace("-", "_"))
-        if value < least:
+        if value is not None and value < least:
             problems.append(f"--{name} is {value}; give {least} or more.")
     if options.seed >= 2**63:
         problems.append(f"--seed is {options.seed}; give a number below 2^63.")

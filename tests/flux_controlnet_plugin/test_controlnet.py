@@ -2,14 +2,16 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from flux_common import loading
-from flux_common.controlnet_folder import controlnet_problems
+from flux_common.controlnet_folder import controlnet_problems, fit_problems, training_problems
 from flux_controlnet_plugin import controlnet as controlnets
+from hooks.types import Models
 from launcher.training import safetensors_files
 from launcher.training.errors import UserError
 
@@ -260,7 +262,31 @@ def test_more_layers_than_the_transformer(tiny_flux, folder):
     ("changes", "fragment"),
     [
         ({"num_mode": 7}, "union of 7 modes"),
-        ({"conditioning_embedding_channels": 16}, "conditioning_embedding_channels is 16"),
+        (
+            {"conditioning_embedding_channels": 16, "patch_size": 2},
+            "conditioning_embedding_channels is 16",
+        ),
+    ],
+)
+def test_kinds_that_images_are_made_with_and_that_are_not_trained(
+    tiny_flux, folder, changes, fragment
+):
+    from flux_controlnet_plugin import recipe
+
+    edit(folder, **changes)
+    config = json.loads((folder / "config.json").read_text())
+    assert fit_problems(str(folder), config, CONFIG | {"num_layers": 9}) == []
+    (problem,) = training_problems(str(folder), config)
+    assert fragment in problem and str(folder) in problem
+    assert any(fragment in text for text in check(tiny_flux, folder))
+    models = Models(controlnet=SimpleNamespace(config=config), transformer=None)
+    with pytest.raises(UserError, match=fragment):
+        recipe.build_loss(None, models)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fragment"),
+    [
         ({"_class_name": "SD3ControlNetModel"}, "describes a SD3ControlNetModel"),
         ({"_class_name": "FluxTransformer2DModel"}, "not a FluxControlNetModel"),
     ],

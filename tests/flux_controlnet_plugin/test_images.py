@@ -2,11 +2,14 @@
 whose predictions are compared with diffusers' (tests/benchmarks/test_parity.py)."""
 
 import itertools
+import json
+import zlib
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from flux_common.latents import encode_moments, image_ids, normalise, pack, sample_posterior, unpack
 from launcher.training.images import to_float
@@ -263,6 +266,67 @@ def test_a_vae_that_is_not_there_is_reported(tmp_path, graph_mode):
 
     with pytest.raises(UserError, match=r"model_index\.json"):
         vae_process_of(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def of_others(tmp_path_factory, loss):
+    """of_others(**options): the folder of a ControlNet in diffusers' layout, with weights as
+    benchmarks/reference/make_sample_reference.py draws them."""
+    from mindone.diffusers import FluxControlNetModel
+
+    from flux_common import loading
+
+    shared = (
+        "in_channels", "attention_head_dim", "num_attention_heads", "joint_attention_dim",
+        "pooled_projection_dim", "guidance_embeds", "axes_dims_rope",
+    )  # fmt: skip
+
+    def make(**options):
+        config = {name: loss.transformer.config[name] for name in shared}
+        config |= {"patch_size": 1, "num_layers": 1, "num_single_layers": 0, **options}
+        names = loading.file_names(FluxControlNetModel(**config))
+        weights = {}
+        for name, parameter in names.items():
+            generator = np.random.default_rng(zlib.crc32(name.encode()))
+            value = 0.1 * generator.standard_normal(parameter.shape)
+            weights[name] = value.astype(np.float32)
+        folder = tmp_path_factory.mktemp("others")
+        save_file(weights, folder / "diffusion_pytorch_model.safetensors")
+        written = {"_class_name": "FluxControlNetModel", **config}
+        (folder / "config.json").write_text(json.dumps(written))
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "options, modes",
+    [
+        ({"num_mode": 3}, (0, 2)),
+        ({"conditioning_embedding_channels": 16, "patch_size": 2}, (None,)),
+    ],
+)
+def test_kinds_of_controlnet_that_only_others_train(
+    of_others, options, modes, loss, vae, tiny_flux, embeddings, control, settings, data_dir
+):
+    """The latents beside those of diffusers, in torch."""
+    from flux_common.loading import load_scheduler
+    from flux_controlnet_plugin.controlnet import load_controlnet
+    from flux_controlnet_plugin.images import Painter
+
+    transformer = loss.transformer
+    controlnet = load_controlnet(str(of_others(**options)), transformer_config=transformer.config)
+    scheduler = load_scheduler(str(tiny_flux))
+    models = {"transformer": transformer, "controlnet": controlnet, "scheduler": scheduler}
+    painter = Painter(models, vae)
+    reference = np.load(data_dir / "sample_others.npz")
+    for mode in modes:
+        expected = reference["embedder" if mode is None else f"union/{mode}"]
+        asked = replace(settings, control_mode=mode)
+        assert difference(painter.latents([embeddings], [control], asked), expected) < 2e-6
+    # The comparison sees the control and its kind.
+    assert difference(painter.latents([embeddings], [255 - control], asked), expected) > 1e-4
+    assert len(modes) == 1 or difference(reference["union/0"], expected) > 1e-4
 
 
 def test_images_that_are_made_at_once_are_those_made_one_by_one(

@@ -234,6 +234,21 @@ def test_an_old_one_that_cannot_be_removed_ends_no_run(
     assert line.startswith("warning: a checkpoint beyond checkpoint.checkpoints_total_limit stays")
 
 
+def test_the_logs_are_on_the_disk_before_a_checkpoint_that_counts_on_them(
+    new_saver, state, run_dir, monkeypatch
+):
+    order = []
+    sync, write = run_dir.logs.sync, checkpoint.write
+    monkeypatch.setattr(run_dir.logs, "sync", lambda: order.append("logs") or sync())
+    monkeypatch.setattr(
+        checkpoint, "write", lambda *arguments: order.append("checkpoint") or write(*arguments)
+    )
+    with new_saver() as saver:
+        state.step = 1
+        saver.save(state, {})
+    assert order == ["logs", "checkpoint"]
+
+
 def test_a_validation_that_is_owed_is_noted(new_saver, state, run_dir):
     with new_saver() as saver:
         state.step = 1

@@ -109,7 +109,7 @@ def picture(tmp_path):
 def asked(tmp_path, **changed):
     values = {
         "run": "runs/first", "prompt": ["a"], "control": [], "prompts": None, "scale": [1.0],
-        "steps": 2, "guidance": 3.5, "seed": 1, "num_images": 1,
+        "steps": 2, "guidance": 3.5, "control_mode": None, "seed": 1, "num_images": 1,
         "output": str(tmp_path / "out"), "overwrite": False,
     }  # fmt: skip
     return argparse.Namespace(**{**values, **changed})

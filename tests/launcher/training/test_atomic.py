@@ -25,6 +25,44 @@ def test_folder_appears_at_the_end(tmp_path):
     assert names(tmp_path) == ["out"]
 
 
+@pytest.fixture
+def disk(monkeypatch):
+    """What is asked of the disk, in order."""
+    asked = []
+    fsync, rename, replace = os.fsync, os.rename, os.replace
+
+    def synced(descriptor):
+        asked.append(("sync", os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    def renamed(how, old, new):
+        asked.append(("rename", str(new)))
+        how(old, new)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "rename", lambda old, new: renamed(rename, old, new))
+    monkeypatch.setattr(os, "replace", lambda old, new: renamed(replace, old, new))
+    return asked
+
+
+def test_a_power_cut_leaves_no_folder_with_empty_files(tmp_path, disk):
+    with atomic.folder(tmp_path / "out") as work:
+        (work / "sub").mkdir()
+        (work / "sub" / "a").write_text("1")
+        (work / "b").write_text("2")
+    written = {str(work), str(work / "sub"), str(work / "sub" / "a"), str(work / "b")}
+    assert {path for _, path in disk[:4]} == written
+    assert disk[4:] == [("rename", str(tmp_path / "out")), ("sync", str(tmp_path))]
+
+
+def test_nor_an_empty_file(tmp_path, disk):
+    atomic.write_text(tmp_path / "config.yaml", "a: 1\n", durable=True)
+    (first, partial), *rest = disk
+    assert first == "sync" and partial.endswith(".partial")
+    assert rest == [("rename", str(tmp_path / "config.yaml")), ("sync", str(tmp_path))]
+    assert (tmp_path / "config.yaml").read_text() == "a: 1\n"
+
+
 def test_failure_leaves_nothing(tmp_path):
     with pytest.raises(ZeroDivisionError), atomic.folder(tmp_path / "out") as work:
         (work / "a").write_text("1")
