@@ -168,6 +168,18 @@ class Logs:
         return path
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a process adds to a log at this moment."""
+    try:
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # gone with the file
+    except BlockingIOError:
+        return True
+    except OSError:  # not there, not readable, or on a file system without locks
+        return False
+    return False
+
+
 def _plain(value: Any) -> Any:
     if getattr(value, "ndim", None) == 0:  # numpy scalars
         value = value.item()

@@ -104,13 +104,18 @@ def _told(path: Path, name: str, again: str) -> Iterator[None]:
 def pack(
     plugins: Plugins, config: Config, run: finished.FinishedRun, name: str, console: Console
 ) -> list[parcel.Item]:
-    """Write the model card, and collect what is uploaded.
+    """Look at the weights, write the model card, and collect what is uploaded.
 
     Raises:
-        UserError: the card cannot be written.
+        UserError: the weights are damaged, or the card cannot be written.
     """
+    finished.verify(run)
     description = plugins.hook.describe_model(config=config, model_id=name)
     path = run.path / card.CARD
+    if path.is_dir():
+        raise UserError(
+            f"{path} is a folder, and the model card is a file of that name. Move it away."
+        )
     try:
         if not card.write(run, config, description, name):
             console.headline(f"{path} is not the launcher's, and stays as it is")

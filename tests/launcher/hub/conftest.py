@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from launcher import cli
+from launcher.training.safetensors_files import TensorInfo, header_bytes
 
 _SERVER = Path(__file__).with_name("hub_server.py")
 _SPEC = importlib.util.spec_from_file_location("hub_server", _SERVER)
@@ -37,6 +38,12 @@ precision:
 """
 
 
+def weights(number):
+    """A safetensors file with one tensor."""
+    header = header_bytes({"x": TensorInfo("U8", (3000,))})
+    return header + bytes([number]) * 3000
+
+
 @pytest.fixture
 def make_run(tmp_path):
     """Write a finished run: `make_run("first", config="...")`; its folder."""
@@ -55,8 +62,8 @@ def make_run(tmp_path):
         ]
         for number, file in enumerate(exported):
             (run / file).parent.mkdir(parents=True, exist_ok=True)
-            content = bytes([number]) * 3000 if file.endswith("s") else b'{"n": %d}' % number
-            (run / file).write_bytes(content)
+            config = b'{"n": %d}' % number
+            (run / file).write_bytes(weights(number) if file.endswith("s") else config)
         (run / "exported.json").write_text(json.dumps({"step": 40, "files": exported}))
         lines = [{"step": step, "loss": 1 / step, "skipped": False} for step in range(1, 41)]
         (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

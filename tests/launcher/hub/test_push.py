@@ -1,5 +1,6 @@
 """`launcher push`, against a stand-in for the hub."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -8,8 +9,12 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import yaml
+
+from launcher.logs import Logs
+from launcher.training import checkpoint
 
 LAUNCHER = [sys.executable, "-m", "launcher"]
 
@@ -216,7 +221,10 @@ def test_an_unfinished_run(launch, hub, make_run):
         ("exported.json", "[]", "holds no JSON object"),
         ("exported.json", '{"step": 4}', "does not say which files"),
         ("controlnet/config.json", None, "does not have it any more"),
+        ("exported.json", '{"step": 4, "files": [3]}', "does not say which files"),
+        ("exported.json", '{"step": 4, "files": ["x"], "sha256": []}', "does not say which files"),
         ("metrics.jsonl", '{"step": 1\n', "the last line of"),
+        ("validation/figures.jsonl", '["loss", 1]\n', "it is no JSON object"),
     ],
 )
 def test_a_damaged_run(launch, hub, make_run, name, content, message):
@@ -228,6 +236,81 @@ def test_a_damaged_run(launch, hub, make_run, name, content, message):
     code, _, err = launch("push", run)
     assert code == 2
     assert message in err
+
+
+def damage(run, kind):
+    """Spoil the weights."""
+    file = run / "controlnet" / "diffusion_pytorch_model.safetensors"
+    content = file.read_bytes()
+    if kind == "missing":
+        file.unlink()
+    elif kind == "shorter":
+        file.write_bytes(content[:-1])
+    elif kind == "no header":
+        file.write_bytes(bytes(len(content)))
+    else:
+        note_digests(run)
+        file.write_bytes(content[:-1] + b"x")
+
+
+def note_digests(run):
+    exported = json.loads((run / "exported.json").read_text())
+    files = {name: (run / name).read_bytes() for name in exported["files"]}
+    exported["sha256"] = {name: hashlib.sha256(files[name]).hexdigest() for name in files}
+    (run / "exported.json").write_text(json.dumps(exported))
+
+
+@pytest.mark.parametrize("kind", ["missing", "shorter", "no header", "another byte"])
+def test_damaged_weights_are_not_uploaded(launch, hub, make_run, kind):
+    run = make_run()
+    damage(run, kind)
+    for arguments in (), ("--dry-run",):
+        code, _, err = launch("push", run, *arguments)
+        assert code == 2
+        assert "diffusion_pytorch_model.safetensors" in err
+        assert err.endswith("Restore it from a copy.\n")
+    assert hub.repositories == {}
+    assert not (run / "README.md").exists()
+
+
+def test_weights_whose_digests_are_known(launch, hub, make_run):
+    run = make_run()
+    note_digests(run)
+    assert launch("push", run)[0] == 0
+
+
+def test_a_run_exports_again_only_from_a_checkpoint_of_its_end(launch, hub, make_run):
+    """Without, `--resume` would begin anew and remove what there is."""
+    run = make_run()
+    damage(run, "shorter")
+    checkpoint.write(run, 30, {}, {})
+    assert launch("push", run)[2].endswith("Restore it from a copy.\n")
+    state = checkpoint.write(run, 40, {"x": np.zeros(3)}, {}) / "state.safetensors"
+    err = launch("push", run)[2]
+    assert f"remove exported.json, upon which `launcher --resume {run}`" in err
+    assert "again from checkpoint-40" in err
+    state.write_bytes(state.read_bytes()[:-1])
+    assert launch("push", run)[2].endswith("Restore it from a copy.\n")
+
+
+def test_a_folder_where_the_card_goes(launch, hub, make_run):
+    run = make_run()
+    (run / "README.md").mkdir()
+    code, _, err = launch("push", run)
+    assert code == 2
+    assert f"{run / 'README.md'} is a folder" in err
+
+
+def test_a_run_that_is_still_going_on(launch, hub, make_run):
+    run = make_run()
+    (run / "exported.json").unlink()
+    logs = Logs(run)
+    logs.reopen("metrics.jsonl")
+    code, _, err = launch("push", run)
+    assert code == 2
+    assert "is still going on. Wait for its end." in err and "--resume" not in err
+    logs.close()
+    assert "--resume" in launch("push", run)[2]
 
 
 @pytest.mark.parametrize("name", ["a b", "datasets/user/x", "x-", "a--b", "x.git", ""])
