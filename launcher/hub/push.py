@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from launcher.hub import account, card, finished, parcel
 from launcher.hub.errors import EXPECTED, LOG_IN, UploadError, reason
 from launcher.hub.upload import upload
+from launcher.hub.waiting import in_thread, retries
+from launcher.interrupt import leaving
 from launcher.training.errors import UserError
 from launcher.training.sizes import size_text
 
@@ -69,23 +71,21 @@ def push(
         UploadError: the hub could not be reached, or refused.
     """
     run = finished.read(path)
-    name = account.model_id(section, str(path))
     again = command(path, section)
-    _require_token(again)
-    if "/" not in name:
+    saved = f"the run in {path} is complete, and not uploaded. `{again}` uploads it"
+    with leaving(saved), retries(console.headline):
+        name = account.model_id(section, str(path))
+        _require_token(again)
+        if "/" not in name:
+            with _told(path, name, again):
+                name = f"{in_thread(account.whoami)['name']}/{name}"
+        items = pack(plugins, config, run, name, console)
+        size = size_text(sum(item.size for item in items))
+        console.headline(f"uploading {len(items)} files ({size}) to {name}")
         with _told(path, name, again):
-            name = f"{account.whoami()['name']}/{name}"
-    items = pack(plugins, config, run, name, console)
-    size = size_text(sum(item.size for item in items))
-    console.headline(f"uploading {len(items)} files ({size}) to {name}")
-    with _told(path, name, again):
-        url = upload(
-            items,
-            name,
-            section.hub_private_repo,
-            f"{plugins.recipe}, {run.step} steps",
-            f"the run in {path} is complete, and not uploaded. `{again}` uploads it",
-        )
+            url = upload(
+                items, name, section.hub_private_repo, f"{plugins.recipe}, {run.step} steps"
+            )
     console.result(url)
 
 
