@@ -18,6 +18,7 @@ class ControlNetModelSection(ModelSection):
         None,
         help="ControlNet to go on training; null: make one from the transformer",
         resume="content",
+        path="or_hub",
     )
     num_double_layers: int = option(
         4, ge=1, help="double-stream blocks of a ControlNet made from the transformer"
@@ -64,6 +65,7 @@ class ImagesSection:
         help="control image file of the prompts: one for all, or one each; brought to the size of "
         "the data",
         resume="free",
+        path="local",
     )
     validation_samples: int = option(
         0, ge=0, help="held-out samples to make images of, the first ones", resume="free"

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from launcher.checkpointing import resume_command
-from launcher.logs import FIGURES, METRICS, is_locked
+from launcher.logs import FIGURES, METRICS, RESUMES, is_locked
 from launcher.rundir import CONFIG, PROVENANCE, expand
 from launcher.start import EXPORTED
 from launcher.training import checkpoint, digests, safetensors_files
 from launcher.training.errors import UserError
 
 GRID = "validation/grid.png"
+PRECISION = "precision.json"
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class FinishedRun:
         digests: the SHA-256 that they had when they were exported, in hexadecimal digits, by name;
             empty: it was not noted.
         provenance: what it ran with.
+        precision: the report on it, see `launcher.training.precision.report`; empty: there is none.
+        resumes: a line each time that it was continued.
         last_step: the last line of its metrics; empty: it has none.
         figures: its last validation; empty: it has none.
     """
@@ -38,6 +41,8 @@ class FinishedRun:
     exported: tuple[str, ...]
     digests: Mapping[str, str]
     provenance: Mapping[str, Any]
+    precision: Mapping[str, Any]
+    resumes: Sequence[Mapping[str, Any]]
     last_step: Mapping[str, Any]
     figures: Mapping[str, Any]
 
@@ -104,6 +109,8 @@ def read(path: Path) -> FinishedRun:
         exported=tuple(files),
         digests=known,
         provenance=_json(path / PROVENANCE) if (path / PROVENANCE).is_file() else {},
+        precision=_json(path / PRECISION) if (path / PRECISION).is_file() else {},
+        resumes=list(_records(path / RESUMES)),
         last_step=_last(path / METRICS),
         figures=_last(path / FIGURES),
     )
@@ -166,17 +173,27 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _last(log: Path) -> dict[str, Any]:
     """The last whole line of a log; empty if there is none."""
-    if not log.is_file():
-        return {}
     last = b""
-    with open(log, "rb") as file:
-        for line in file:
-            if line.strip() and line.endswith(b"\n"):
-                last = line
-    if not last:
-        return {}
+    for line in _lines(log):
+        last = line
+    return _record(log, last) if last else {}
+
+
+def _records(log: Path) -> Iterator[dict[str, Any]]:
+    for line in _lines(log):
+        yield _record(log, line)
+
+
+def _lines(log: Path) -> Iterator[bytes]:
+    """The whole lines of a log, which may not exist."""
+    if log.is_file():
+        with open(log, "rb") as file:
+            yield from (line for line in file if line.strip() and line.endswith(b"\n"))
+
+
+def _record(log: Path, line: bytes) -> dict[str, Any]:
     try:
-        content = json.loads(last)
+        content = json.loads(line)
     except ValueError as error:
         what = str(error)
     else:
@@ -184,6 +201,5 @@ def _last(log: Path) -> dict[str, Any]:
             return content
         what = "it is no JSON object"
     raise UserError(
-        f"the last line of {log} is damaged: {what}. Restore the file from a copy, or remove the "
-        "line."
+        f"a line of {log} is damaged: {what}. Restore the file from a copy, or remove the line."
     )

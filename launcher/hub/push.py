@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launcher.hub import account, card, finished, parcel
+from launcher.hub import account, card, finished, parcel, paths
 from launcher.hub.errors import EXPECTED, LOG_IN, UploadError, reason
 from launcher.hub.upload import upload
 from launcher.hub.waiting import in_thread, retries
@@ -34,7 +34,8 @@ def rehearse(plugins: Plugins, config: Config, console: Console) -> None:
     if not section.push_to_hub:
         return
     account.check(section, output_dir, console.headline)
-    plugins.hook.describe_model(config=config, model_id=account.model_id(section, output_dir))
+    settled = paths.settled(config, paths.local_options(config), Path.cwd())
+    plugins.hook.describe_model(config=settled, model_id=account.model_id(section, output_dir))
 
 
 def after_run(plugins: Plugins, config: Config, path: Path, console: Console) -> None:
@@ -110,6 +111,9 @@ def pack(
         UserError: the weights are damaged, or the card cannot be written.
     """
     finished.verify(run)
+    noted = run.provenance
+    folder = Path(noted.get("working_directory", run.path))
+    config = paths.settled(config, noted.get("local_options"), folder)
     description = plugins.hook.describe_model(config=config, model_id=name)
     path = run.path / card.CARD
     if path.is_dir():
@@ -117,9 +121,9 @@ def pack(
             f"{path} is a folder, and the model card is a file of that name. Move it away."
         )
     try:
-        if not card.write(run, config, description, name):
+        if not card.write(run, plugins, config, description, name):
             console.headline(f"{path} is not the launcher's, and stays as it is")
-        return parcel.items(run)
+        return parcel.items(run, config)
     except OSError as error:
         raise UserError(
             f"the model card {path} could not be written: {error.strerror or error}. Make room, or "
