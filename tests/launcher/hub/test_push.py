@@ -101,6 +101,7 @@ def test_the_card_tells_of_the_run(launch, hub, make_run):
     assert "'club/edges', subfolder='controlnet'" in code
     assert "height=64,\n    width=96,\n    guidance" in code
     assert "# The averaged weights: subfolder='ema/controlnet'\n" in code
+    assert "precision of `transformer`" not in card  # it is not trained
     assert "launcher sample edges/controlnet --base black-forest-labs/FLUX.1-dev" in card
 
 
