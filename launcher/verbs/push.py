@@ -43,10 +43,12 @@ def push(argv: list[str]) -> None:
 
     import shlex
 
-    from launcher.hub import finished
+    from launcher.hub import account, finished
     from launcher.interrupt import leaving
 
     path = finished.find(options.run)
+    if options.model_id is not None:
+        account.check_name(options.model_id, "--model-id")
     again = shlex.join(["launcher", "push", *argv])
     with leaving("" if options.dry_run else f"nothing was uploaded. `{again}` does it"):
         _push(path, options)

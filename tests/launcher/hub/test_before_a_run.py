@@ -35,7 +35,7 @@ def test_all_is_well(dry_run, hub):
     assert hub.repositories == {}
 
 
-@pytest.mark.parametrize("name", ["a b", "a/b/c", "''", "x..y"])
+@pytest.mark.parametrize("name", ["a b", "a/b/c", "é", "''", "x..y"])
 def test_a_malformed_name(dry_run, hub, name):
     code, _, err = dry_run("hub.push_to_hub=true", f"hub.hub_model_id={name}")
     assert code == 2
