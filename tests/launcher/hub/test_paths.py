@@ -51,13 +51,13 @@ def test_what_is_local_becomes_absolute(monkeypatch):
     monkeypatch.setenv("HOME", "/home/bob")
     made = config(dataset_name="org/photos", images=["a.png", "~/b.png"], cache_dir="/c")
     noted = ["images.validation_image", "train.output_dir", "data.cache_dir"]
-    seen = settled(made, noted, Path("/work"))
-    assert seen.images.validation_image == ["/work/a.png", "/home/bob/b.png"]
-    assert (seen.train.output_dir, seen.data.cache_dir) == ("/work/out", "/c")
+    seen = settled(made, noted, Path("/started"))
+    assert seen.images.validation_image == ["/started/a.png", "/home/bob/b.png"]
+    assert (seen.train.output_dir, seen.data.cache_dir) == ("/started/out", "/c")
     assert (seen.data.dataset_name, seen.model.pretrained_model_name_or_path) == (
         "org/photos",
         "org/flux",
     )
-    unknown = settled(made, None, Path("/work"))
-    assert unknown.data.dataset_name == "/work/org/photos"
+    unknown = settled(made, None, Path("/started"))
+    assert unknown.data.dataset_name == "/started/org/photos"
     assert unknown.data.jsonl_for_train is None
