@@ -6,30 +6,12 @@ Writes `transformer/`, which takes the place of the base model's folder of that 
 `FluxTransformer2DModel.from_pretrained("runs/first/transformer")` in diffusers.
 """
 
-from flux_common.card import averages, call_arguments, description
 from flux_common.export import export_model
+from flux_common.transformer_card import describe
 from hooks import hookimpl
 from hooks.types import ModelDescription
 from launcher import defaults
 from launcher.training.freeze import set_trainable
-from launcher.training.private import public_name
-
-USAGE = """\
-import torch
-from diffusers import FluxPipeline, FluxTransformer2DModel
-
-{averages}transformer = FluxTransformer2DModel.from_pretrained(
-    {model_id!r}, subfolder="transformer", torch_dtype=torch.bfloat16
-)
-pipeline = FluxPipeline.from_pretrained(
-    {base!r}, transformer=transformer, torch_dtype=torch.bfloat16
-).to("cuda")
-image = pipeline(
-    "what the picture shows",
-{arguments}
-).images[0]
-image.save("image.png")
-"""
 
 
 @hookimpl
@@ -53,14 +35,4 @@ def export_weights(config, models, directory, values):
 
 @hookimpl
 def describe_model(config, model_id):  # the recipe's tells of a ControlNet
-    base = public_name(config.model.pretrained_model_name_or_path)
-    usage = USAGE.format(
-        model_id=model_id,
-        base=base,
-        averages=averages(config, "ema/transformer"),
-        arguments=call_arguments(config),
-    )
-    said = description(
-        config, kind="A transformer", relation="finetune", tags=("full-finetune",), usage=usage
-    )
-    return ModelDescription(**said)
+    return ModelDescription(**describe(config, model_id))

@@ -23,8 +23,8 @@ MARK = (
     "<!-- Written by `launcher push` from the files of the run, and written anew each time. "
     "Without this line it stays as it is. -->"
 )
-#: Hooks that what is trained, and is to be described, depends on.
-_SHAPING = ("build_models", "configure_trainable", "export_weights")
+#: Hooks that decide what is trained, and on what.
+_SHAPING = ("build_dataset", "build_models", "configure_trainable", "export_weights")
 
 
 def is_own(path: Path) -> bool:
@@ -106,8 +106,8 @@ def _doubts(plugins: Plugins) -> Iterator[str]:
         if changed := [code(hook) for hook in hooks if hook in _SHAPING]:
             yield (
                 f"The variant {code(last_part(variant))} answers {', '.join(changed)}, and not "
-                "`describe_model`: what is said here of the model and its use is the recipe's, and "
-                "may not be so."
+                "`describe_model`: what is said here of the model, its data and its use is the "
+                "recipe's, and may not be so."
             )
 
 

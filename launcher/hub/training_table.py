@@ -37,7 +37,8 @@ def training(
     if train.ema_decay is not None:
         yield "moving average", f"decay {train.ema_decay:g}; its weights are in {code('ema/')}"
     for name, hooks in plugins.answered_by_variants().items():
-        yield "variant", f"{code(last_part(name))}: its own {', '.join(map(code, hooks))}"
+        answered = f" ({', '.join(map(code, hooks))})" if hooks else ""
+        yield "variant", code(last_part(name)) + answered
     yield "seed", str(train.seed)
     if run.last_step:
         yield "loss of the last step", number(run.last_step.get("loss"))

@@ -48,11 +48,11 @@ def test_a_file_is_never_a_name_on_the_hub(tmp_path, monkeypatch):
 
 
 def test_what_is_local_becomes_absolute(monkeypatch):
-    monkeypatch.setenv("HOME", "/home/bob")
+    monkeypatch.setenv("HOME", "/users/bob")
     made = config(dataset_name="org/photos", images=["a.png", "~/b.png"], cache_dir="/c")
     noted = ["images.validation_image", "train.output_dir", "data.cache_dir"]
     seen = settled(made, noted, Path("/started"))
-    assert seen.images.validation_image == ["/started/a.png", "/home/bob/b.png"]
+    assert seen.images.validation_image == ["/started/a.png", "/users/bob/b.png"]
     assert (seen.train.output_dir, seen.data.cache_dir) == ("/started/out", "/c")
     assert (seen.data.dataset_name, seen.model.pretrained_model_name_or_path) == (
         "org/photos",

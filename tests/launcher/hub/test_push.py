@@ -213,8 +213,8 @@ def test_a_run_with_variants(launch, hub, make_run):
     assert launch("push", run)[0] == 0
     card = hub.files("user/first")["README.md"].decode()
     assert "| optimizer | that of `lion.py` |" in card and "adamw" not in card
-    assert "| variant | `lion.py`: its own `build_optimizer` |" in card
-    assert "| variant | `export.py`: its own `export_weights` |" in card
+    assert "| variant | `lion.py` (`build_optimizer`) |" in card
+    assert "| variant | `export.py` (`export_weights`) |" in card
     assert "The variant `export.py` answers `export_weights`, and not `describe_model`" in card
     assert "The variant `lion.py`" not in card and "acme" not in card
     config = yaml.safe_load(hub.files("user/first")["config.yaml"])
