@@ -283,6 +283,7 @@ def test_a_lora(launch, hub, make_run):
     assert head["instance_prompt"] == "a photo of sks dog"
     assert head["base_model"] == "black-forest-labs/FLUX.1-dev"
     assert head["base_model_relation"] == "adapter" and "datasets" not in head
+    assert {"license", "library_name", "pipeline_tag", "tags"} <= head.keys()
     assert "| data set | `dog` |" in card
     assert "diffusers 0.35 or newer reads their alpha" in card
     code = card.partition("```python\n")[2].partition("```")[0]
