@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.training.errors import UserError
-from launcher.training.markdown import code
+from launcher.training.markdown import code, escaped
 from launcher.training.private import hub_name, public_name
 
 #: Tags that diffusers' FLUX scripts give.
@@ -24,6 +24,8 @@ _LICENSES: dict[str, dict[str, str]] = {
     "FLUX.1-schnell": {"license": "apache-2.0"},
 }
 _FIELDS = ("license", "license_name", "license_link")
+#: T5 tokens that diffusers' pipelines give a prompt by default.
+_TOKENS = 512
 
 
 def base_license(name_or_path: str) -> dict[str, str]:
@@ -61,48 +63,87 @@ def _stated(card: Path) -> dict[str, str]:
         ) from error
     if not isinstance(metadata, dict) or not isinstance(metadata.get("license"), str):
         return {}
-    return {name: str(metadata[name]) for name in _FIELDS if metadata.get(name)}
+    stated = {name: str(metadata[name]) for name in _FIELDS if metadata.get(name)}
+    if stated.get("license_name") == _NON_COMMERCIAL["license_name"]:
+        return dict(_NON_COMMERCIAL)
+    if "://" not in stated.get("license_link", ""):  # of a file beside that card
+        stated.pop("license_link", None)
+    return stated
 
 
 def description(
     config: Any,
     *,
     kind: str,
+    relation: str,
     tags: tuple[str, ...],
     usage: str,
     commands: str = "",
-    dataset: Mapping[str, str | None],
     details: str = "",
     **metadata: Any,
 ) -> dict[str, Any]:
     """The arguments of `hooks.types.ModelDescription`.
 
     Args:
-        config: the resolved configuration.
-        kind: what it is, such as `ControlNet`.
+        config: the resolved configuration, as `describe_model` gets it.
+        kind: what it is, such as `A ControlNet`.
+        relation: to the base model, as the hub has it: `adapter` or `finetune`.
         tags: beside those of all FLUX models.
         usage: Python code.
         commands: of a shell.
-        dataset: the options that may say where the data are, of which one does.
-        details: a further sentence, as Markdown.
+        details: further sentences, as Markdown.
         metadata: further metadata.
     """
     base = config.model.pretrained_model_name_or_path
-    given = next((value for value in dataset.values() if value is not None), None)
-    summary = f"{kind} for {code(public_name(base))}, trained with MindSpore. {details}".rstrip()
+    sources = (getattr(config.data, name) for name in config.data.sources)
+    given = next((value for value in sources if value is not None), None)
     license_fields = base_license(base)
-    if license_fields == {"license": "other"}:
-        summary += (
-            "\n\nThe licence of the base model covers these weights too. What it is could not be "
-            "found out: see where the base model comes from before you use them or pass them on."
-        )
+    summary = f"{kind} for {code(public_name(base))}, trained with MindSpore. {details}".rstrip()
     return dict(
-        summary=summary,
+        summary=f"{summary}\n\n{_about_license(license_fields)}",
         tags=(*TAGS, *tags),
         base_model=hub_name(base),
         dataset=None if given is None else code(public_name(given)),
         dataset_name=None if given is None else hub_name(given),
-        metadata={**license_fields, "pipeline_tag": "text-to-image", **metadata},
+        metadata={
+            "library_name": "diffusers",
+            **license_fields,
+            **({} if hub_name(base) is None else {"base_model_relation": relation}),
+            "pipeline_tag": "text-to-image",
+            **metadata,
+        },
         usage=usage,
         commands=commands,
+    )
+
+
+def _about_license(fields: Mapping[str, str]) -> str:
+    name = fields.get("license_name") or fields["license"]
+    if name == "other":
+        return (
+            "The licence of the base model covers these weights too. What it is could not be found "
+            "out: see where the base model comes from before you use them or pass them on."
+        )
+    where = f", see <{fields['license_link']}>" if "license_link" in fields else ""
+    return f"The licence of the base model covers these weights too: {escaped(name)}{where}."
+
+
+def call_arguments(config: Any) -> str:
+    """The arguments of a pipeline's call that follow from the training, a line each."""
+    height, width = config.data.sizes[0]
+    tokens = config.data.max_sequence_length
+    arguments = {
+        "height": height,
+        "width": width,
+        **({} if tokens == _TOKENS else {"max_sequence_length": tokens}),
+        "guidance_scale": config.loss.guidance_scale,
+        "num_inference_steps": 28,
+    }
+    return "\n".join(f"    {name}={value}," for name, value in arguments.items())
+
+
+def averages(config: Any, folder: str) -> str:
+    """A comment, in Python, on where the averaged weights are; empty without them."""
+    return (
+        "" if config.train.ema_decay is None else f"# The averaged weights: subfolder={folder!r}\n"
     )

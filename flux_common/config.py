@@ -24,6 +24,7 @@ class ModelSection:
     pretrained_model_name_or_path: str = option(
         help="FLUX.1 pipeline: a local folder in diffusers' layout or a hub name",
         resume="continues",
+        path="or_hub",
     )
     revision: str | None = option(
         None, help="branch, tag or commit of a hub repository", resume="continues"
@@ -47,6 +48,7 @@ class DataSection(CacheOptions):
         None,
         help="folder with metadata.jsonl, Parquet or Arrow files, or a hub name",
         resume="content",
+        path="or_hub",
     )
     dataset_config_name: str | None = option(
         None, help="configuration of a hub data set", resume="content"
@@ -55,6 +57,7 @@ class DataSection(CacheOptions):
         None,
         help="JSONL file, one sample a line, with paths relative to the file",
         resume="content",
+        path="local",
     )
     image_column: str = option("image", help="column of the target image", resume="content")
     caption_column: str = option(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from flux_common.card import description
+from flux_common.card import averages, call_arguments, description
 from flux_common.controlnet_folder import EXPORT_FOLDER
 from launcher.training.markdown import code
 from launcher.training.private import public_name
@@ -15,7 +15,7 @@ import torch
 from diffusers import FluxControlNetModel, FluxControlNetPipeline
 from diffusers.utils import load_image
 
-controlnet = FluxControlNetModel.from_pretrained(
+{averages}controlnet = FluxControlNetModel.from_pretrained(
     {model_id!r}, subfolder={folder!r}, torch_dtype=torch.bfloat16
 )
 pipeline = FluxControlNetPipeline.from_pretrained(
@@ -24,11 +24,8 @@ pipeline = FluxControlNetPipeline.from_pretrained(
 image = pipeline(
     "what the picture shows",
     control_image=load_image("control.png"),
-    height={height},
-    width={width},
     controlnet_conditioning_scale=1.0,
-    guidance_scale={guidance_scale},
-    num_inference_steps=28,
+{arguments}
 ).images[0]
 image.save("image.png")
 """
@@ -43,7 +40,6 @@ _MADE = {
 def describe(config: Any, model_id: str) -> dict[str, Any]:
     """The arguments of `hooks.types.ModelDescription`."""
     model, data = config.model, config.data
-    height, width = data.sizes[0]
     made = _MADE.get(data.conditioning or "", "an image that lines up with the picture")
     origin = (
         f"It has {model.num_double_layers} double-stream and {model.num_single_layers} "
@@ -55,16 +51,15 @@ def describe(config: Any, model_id: str) -> dict[str, Any]:
     return description(
         config,
         kind="A ControlNet",
+        relation="adapter",
         tags=("controlnet",),
-        dataset={name: getattr(data, name) for name in data.sources},
         details=f"The control image is {made}. {origin}",
         usage=_USAGE.format(
             base=public_name(model.pretrained_model_name_or_path),
             model_id=model_id,
             folder=EXPORT_FOLDER,
-            height=height,
-            width=width,
-            guidance_scale=config.loss.guidance_scale,
+            averages=averages(config, f"ema/{EXPORT_FOLDER}"),
+            arguments=call_arguments(config),
         ),
         commands=_commands(model_id, public_name(model.pretrained_model_name_or_path)),
         inference=True,

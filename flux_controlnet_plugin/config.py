@@ -18,6 +18,7 @@ class ControlNetModelSection(ModelSection):
         None,
         help="ControlNet to go on training; null: make one from the transformer",
         resume="content",
+        path="or_hub",
     )
     num_double_layers: int = option(
         4, ge=1, help="double-stream blocks of a ControlNet made from the transformer"
@@ -64,6 +65,7 @@ class ImagesSection:
         help="control image file of the prompts: one for all, or one each; brought to the size of "
         "the data",
         resume="free",
+        path="local",
     )
     validation_samples: int = option(
         0, ge=0, help="held-out samples to make images of, the first ones", resume="free"
@@ -80,11 +82,10 @@ class ImagesSection:
     controlnet_conditioning_scale: float = option(
         1.0, help="what the ControlNet's outputs are multiplied by", resume="free"
     )
-    validation_vae: Literal["auto", "process"] = option(
+    validation_vae: Literal["auto", "memory", "process"] = option(
         "auto",
-        help="where the VAE is. auto: in the memory of the training, and once that does not "
-        "suffice in a process of its own on the CPU, which is slower; process: there from the "
-        "start",
+        help="where the VAE is. memory: in that of the training; process: in a process of its own "
+        "on the CPU, which is slower; auto: in memory until that does not suffice",
         resume="free",
     )
 

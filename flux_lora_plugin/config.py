@@ -33,6 +33,7 @@ class LoraModelSection(ModelSection):
         help="LoRA to go on training, a file or the folder of a run: it brings rank, lora_alpha "
         "and layers; null: new adapters",
         resume="content",
+        path="local",
     )
 
     @property
@@ -64,7 +65,7 @@ class LoraDataSection(DataSection):
     asks: ClassVar[tuple[str, ...]] = ("instance_data_dir", "instance_prompt")
 
     instance_data_dir: str | None = option(
-        None, help="folder of images of the subject", resume="content"
+        None, help="folder of images of the subject", resume="content", path="local"
     )
     instance_prompt: str | None = option(
         None, help="caption of every image that has none of its own", resume="content"
@@ -79,6 +80,7 @@ class LoraDataSection(DataSection):
         None,
         help="folder of the class images; those that are missing are made there",
         resume="content",
+        path="local",
     )
     class_prompt: str | None = option(None, help="caption of the class images", resume="content")
     num_class_images: int = option(100, ge=1, help="class images to train on")

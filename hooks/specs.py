@@ -462,7 +462,8 @@ def describe_model(config: Config, model_id: str) -> ModelDescription:
     with the configuration of the run, and without its models and data.
 
     Args:
-        config: the resolved configuration.
+        config: the resolved configuration, in which paths of options that are declared as such
+            (`launcher.training.options.option`) are absolute, and OWNER/NAME is a name on the hub.
         model_id: the name that it gets on the hub, for what `usage` loads.
 
     Returns:

@@ -192,8 +192,8 @@ class ModelDescription:
         base_model: its name on the hub; None: it has none.
         dataset: what it was trained on, in words; None: not said.
         dataset_name: the name of the data set on the hub; None: it has none.
-        metadata: further metadata of the card: `license`, `license_name`, `license_link`,
-            `pipeline_tag`, `instance_prompt`, ...
+        metadata: further metadata of the card: `library_name`, `license`, `license_name`,
+            `license_link`, `base_model_relation`, `pipeline_tag`, `instance_prompt`, ...
         usage: a Python script that uses it; empty: none is shown.
         commands: shell commands that use it with this launcher; empty: none are shown.
     """

@@ -21,6 +21,7 @@ from launcher.console import Console
 from launcher.encoding import Encoded, EncodingStage, cache_options, child_task
 from launcher.feed import Feed, Graphs
 from launcher.hub import account, push
+from launcher.hub.paths import local_options
 from launcher.interrupt import deferred, interruptible
 from launcher.loop import Loop
 from launcher.mending import Mender
@@ -85,6 +86,7 @@ def run(
             device=device,
             world_size=dist.world_size,
             recipe=plugins.recipe,
+            local_options=local_options(config),
             plugins=plugins.files(),
         )
         if not start.is_in_place:

@@ -303,6 +303,22 @@ class Plugins:
         """Whether neither recipe nor variants answer an owned hook, but the launcher's default."""
         return [impl.plugin for impl in self._answers(name)] == [self._plugins[0]]
 
+    def answered_by_variants(self) -> dict[str, list[str]]:
+        """The hooks that each variant answers or wraps, in call order, by the variant's name."""
+        return {
+            plugin.name: [
+                name
+                for name in SPECS
+                if any(impl.hook == name and impl.plugin is plugin for impl in self._found)
+            ]
+            for plugin in self._plugins
+            if plugin.role == "variant"
+        }
+
+    def owner_of(self, name: str) -> str:
+        """The name of the plugin that answers an owned hook."""
+        return self._answers(name)[-1].plugin.name
+
     def describe(self) -> list[HookInfo]:
         """Every hook in call order."""
         return [self._describe(name) for name in SPECS]

@@ -36,6 +36,7 @@ def provenance(
     """
     return {
         "command_line": list(command_line),
+        "working_directory": os.getcwd(),
         "started": now(),
         "seed": seed,
         "device": device,

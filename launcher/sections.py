@@ -17,6 +17,7 @@ class TrainSection:
     output_dir: str = option(
         help="folder that the run writes to; new, or with nothing in it but single files",
         resume="free",
+        path="local",
     )
     seed: int = option(0, ge=0, help="seed of everything random")
     train_batch_size: int = option(

@@ -7,7 +7,9 @@ Writes `transformer/`, which takes the place of the base model's folder of that 
 """
 
 from flux_common.export import export_model
+from flux_common.transformer_card import describe
 from hooks import hookimpl
+from hooks.types import ModelDescription
 from launcher import defaults
 from launcher.training.freeze import set_trainable
 
@@ -29,3 +31,8 @@ def export_weights(config, models, directory, values):
     dtype = config.checkpoint.save_weight_dtype
     folder = directory / "transformer"
     return export_model(models["transformer"], folder, dtype=dtype, values=values)
+
+
+@hookimpl
+def describe_model(config, model_id):  # the recipe's tells of a ControlNet
+    return ModelDescription(**describe(config, model_id))

@@ -13,6 +13,11 @@ from launcher.training.errors import UserError
 #: Seconds for the hub to answer. A run does not wait longer for what it can do without.
 _TIMEOUT = 10
 
+_NAMES = (
+    "give NAME or OWNER/NAME, of letters a to z, digits, `-`, `_` and `.`, at most 96 characters, "
+    "without `--`, `..`, `-` or `.` at either end, or `.git` at the end."
+)
+
 
 def model_id(section: HubSection, output_dir: str) -> str:
     """The repository's name: NAME, of the token's owner, or OWNER/NAME.
@@ -20,24 +25,34 @@ def model_id(section: HubSection, output_dir: str) -> str:
     Raises:
         UserError: it cannot be one.
     """
+    given = section.hub_model_id
+    if given is not None:
+        check_name(given, "hub.hub_model_id")
+        return given
+    name = expand(output_dir).name
+    if not _is_name(name):
+        raise UserError(
+            f"the folder {output_dir!r} gives the repository the name {name!r}, which the Hugging "
+            f"Face Hub does not take: {_NAMES} Set hub.hub_model_id (`launcher push`: --model-id)."
+        )
+    return name
+
+
+def check_name(name: str, option: str) -> None:
+    """Raise UserError if a repository cannot have the name that an option gives it."""
+    if not _is_name(name):
+        raise UserError(f"{option} is {name!r}, which the Hugging Face Hub does not take: {_NAMES}")
+
+
+def _is_name(name: str) -> bool:
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
-    given = section.hub_model_id
-    name = expand(output_dir).name if given is None else given
     try:
         validate_repo_id(name)
     except HFValidationError:
-        whence = f"the folder {output_dir!r} gives the repository the name {name!r}"
-        if given is not None:
-            whence = f"hub.hub_model_id is {given!r}"
-        raise UserError(
-            f"{whence}, which the Hugging Face Hub does not take: give NAME or OWNER/NAME, of "
-            "letters, digits, `-`, `_` and `.`, at most 96 characters, without `--`, `..`, `-` or "
-            "`.` at either end, or `.git` at the end."
-            + (" Set hub.hub_model_id (`launcher push`: --model-id)." if given is None else "")
-        ) from None
-    return name
+        return False
+    return name.isascii()  # for huggingface_hub, letters are those of all languages
 
 
 def problems(section: HubSection, output_dir: str) -> list[str]:

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.hub.finished import FinishedRun
+from launcher.hub.training_table import number, training
+from launcher.hub.versions import versions
 from launcher.training import atomic
 from launcher.training.markdown import block, code, escaped, row
+from launcher.training.private import last_part
 
 if TYPE_CHECKING:
     from hooks.types import Config, ModelDescription
+    from launcher.plugins import Plugins
 
 CARD = "README.md"
 #: A card with this line is written anew; one without it is somebody's own.
@@ -19,8 +23,8 @@ MARK = (
     "<!-- Written by `launcher push` from the files of the run, and written anew each time. "
     "Without this line it stays as it is. -->"
 )
-#: Distributions that results depend on.
-_VERSIONS = ("flux-controlnet-plugin", "mindspore", "mindone", "transformers", "numpy")
+#: Hooks that decide what is trained, and on what.
+_SHAPING = ("build_dataset", "build_models", "configure_trainable", "export_weights")
 
 
 def is_own(path: Path) -> bool:
@@ -28,7 +32,13 @@ def is_own(path: Path) -> bool:
     return path.exists() and MARK not in path.read_text(encoding="utf-8", errors="replace")
 
 
-def write(run: FinishedRun, config: Config, description: ModelDescription, model_id: str) -> bool:
+def write(
+    run: FinishedRun,
+    plugins: Plugins,
+    config: Config,
+    description: ModelDescription,
+    model_id: str,
+) -> bool:
     """Put the card into the run's folder, unless somebody has written one there.
 
     Args:
@@ -43,11 +53,17 @@ def write(run: FinishedRun, config: Config, description: ModelDescription, model
     path = run.path / CARD
     if is_own(path):
         return False
-    atomic.write_text(path, text(run, config, description, model_id))
+    atomic.write_text(path, text(run, plugins, config, description, model_id))
     return True
 
 
-def text(run: FinishedRun, config: Config, description: ModelDescription, model_id: str) -> str:
+def text(
+    run: FinishedRun,
+    plugins: Plugins,
+    config: Config,
+    description: ModelDescription,
+    model_id: str,
+) -> str:
     """The whole card, from its metadata on."""
     import yaml
 
@@ -59,12 +75,12 @@ def text(run: FinishedRun, config: Config, description: ModelDescription, model_
         MARK,
         f"# {escaped(model_id.rpartition('/')[2])}",
         description.summary,
+        *_doubts(plugins),
         *_images(run),
         "## Training",
-        _table(_training(run, config, description)),
+        _table(training(run, plugins, config, description)),
         *_validation(run),
-        *_usage(run, description, model_id),
-        *_license(description.metadata),
+        *_usage(run, description),
         *_versions(run.provenance),
     ]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
@@ -72,7 +88,7 @@ def text(run: FinishedRun, config: Config, description: ModelDescription, model_
 
 def metadata(description: ModelDescription) -> dict[str, Any]:
     """The metadata at the card's head."""
-    found: dict[str, Any] = {"library_name": "diffusers", **description.metadata}
+    found: dict[str, Any] = dict(description.metadata)
     if description.base_model is not None:
         found["base_model"] = description.base_model
     if description.dataset_name is not None:
@@ -81,49 +97,33 @@ def metadata(description: ModelDescription) -> dict[str, Any]:
     return found
 
 
+def _doubts(plugins: Plugins) -> Iterator[str]:
+    """Where a variant makes something else of the model than its description knows of."""
+    variants = plugins.answered_by_variants()
+    if plugins.owner_of("describe_model") in variants:
+        return
+    for variant, hooks in variants.items():
+        if changed := [code(hook) for hook in hooks if hook in _SHAPING]:
+            yield (
+                f"The variant {code(last_part(variant))} answers {', '.join(changed)}, and not "
+                "`describe_model`: what is said here of the model, its data and its use is the "
+                "recipe's, and may not be so."
+            )
+
+
 def _images(run: FinishedRun) -> Iterator[str]:
     if run.grid is not None:
         yield f"![control, target, and samples as the training went on]({run.grid})"
-
-
-def _training(
-    run: FinishedRun, config: Config, description: ModelDescription
-) -> Iterator[tuple[str, str]]:
-    train, precision = config.train, config.precision
-    if description.dataset is not None:
-        yield "data set", description.dataset
-    yield "steps", f"{run.step:,}"
-    world = run.provenance.get("world_size", 1)
-    batch = train.train_batch_size * train.gradient_accumulation_steps * world
-    made_of = f"{train.train_batch_size} a micro-batch, {train.gradient_accumulation_steps} of them"
-    yield "batch", f"{batch} samples ({made_of}" + (f", {world} processes)" if world > 1 else ")")
-    warm_up = f", {train.lr_warmup_steps} steps of warm-up" if train.lr_warmup_steps else ""
-    yield "learning rate", f"{train.learning_rate:g}, {code(train.lr_scheduler)}{warm_up}"
-    yield "optimizer", code(config.optimizer.name)
-    kept = precision.trainable_params
-    mixed = precision.mixed_precision
-    yield (
-        "precision",
-        f"computed in {'fp32' if mixed == 'no' else mixed}, trained parameters kept in "
-        f"{mixed if kept == 'half' else 'fp32'}",
-    )
-    if train.ema_decay is not None:
-        yield "moving average", f"decay {train.ema_decay:g}; its weights are in {code('ema/')}"
-    yield "seed", str(train.seed)
-    if run.last_step:
-        yield "loss of the last step", _number(run.last_step.get("loss"))
-    if "device" in run.provenance:
-        yield "device", escaped(str(run.provenance["device"]))
 
 
 def _validation(run: FinishedRun) -> Iterator[str]:
     shown = {k: v for k, v in run.figures.items() if k not in ("step", "seconds")}
     if shown:
         yield f"## Validation after step {run.figures.get('step')}"
-        yield _table((escaped(name.replace("_", " ")), _number(v)) for name, v in shown.items())
+        yield _table((escaped(name.replace("_", " ")), number(v)) for name, v in shown.items())
 
 
-def _usage(run: FinishedRun, description: ModelDescription, model_id: str) -> Iterator[str]:
+def _usage(run: FinishedRun, description: ModelDescription) -> Iterator[str]:
     if description.usage:
         yield "## Use"
         yield "In diffusers:"
@@ -135,39 +135,16 @@ def _usage(run: FinishedRun, description: ModelDescription, model_id: str) -> It
         yield f"The averaged weights are in {code('ema/')}, in the same layout."
 
 
-def _license(metadata: Mapping[str, Any]) -> Iterator[str]:
-    name = metadata.get("license_name") or metadata.get("license")
-    link = metadata.get("license_link")
-    if name and name != "other":
-        yield "## Licence"
-        where = f", see <{link}>" if link else ""
-        yield f"These weights are under the licence of the base model, {escaped(name)}{where}."
-
-
 def _versions(provenance: Mapping[str, Any]) -> Iterator[str]:
-    rows = list(_version_rows(provenance))
+    rows = [(name, escaped(version)) for name, version in versions(provenance).items()]
+    if "python" in provenance:
+        rows.insert(0, ("Python", escaped(str(provenance["python"].get("version", "")))))
+    if "started" in provenance:
+        rows.append(("started", escaped(str(provenance["started"]))))
     if rows:
         yield "## Versions"
         yield _table(rows)
 
 
-def _version_rows(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    packages = provenance.get("packages", {})
-    known = {name.lower().replace("_", "-"): version for name, version in packages.items()}
-    if "python" in provenance:
-        yield "Python", escaped(str(provenance["python"].get("version", "")))
-    for name in _VERSIONS:
-        if name in known:
-            yield name, escaped(str(known[name]))
-    if "started" in provenance:
-        yield "started", escaped(str(provenance["started"]))
-
-
 def _table(rows: Iterable[tuple[str, str]]) -> str:
     return "\n".join(["| | |", "|---|---|", *(row(*cells) for cells in rows)])
-
-
-def _number(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return "not finite" if value is None else escaped(str(value))

@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launcher.hub import account, card, finished, parcel
+from launcher.hub import account, card, finished, parcel, paths
 from launcher.hub.errors import EXPECTED, LOG_IN, UploadError, reason
 from launcher.hub.upload import upload
+from launcher.hub.waiting import in_thread, retries
+from launcher.interrupt import leaving
 from launcher.training.errors import UserError
 from launcher.training.sizes import size_text
 
@@ -32,7 +34,8 @@ def rehearse(plugins: Plugins, config: Config, console: Console) -> None:
     if not section.push_to_hub:
         return
     account.check(section, output_dir, console.headline)
-    plugins.hook.describe_model(config=config, model_id=account.model_id(section, output_dir))
+    settled = paths.settled(config, paths.local_options(config), Path.cwd())
+    plugins.hook.describe_model(config=settled, model_id=account.model_id(section, output_dir))
 
 
 def after_run(plugins: Plugins, config: Config, path: Path, console: Console) -> None:
@@ -69,23 +72,21 @@ def push(
         UploadError: the hub could not be reached, or refused.
     """
     run = finished.read(path)
-    name = account.model_id(section, str(path))
     again = command(path, section)
-    _require_token(again)
-    if "/" not in name:
+    saved = f"the run in {path} is complete, and not uploaded. `{again}` uploads it"
+    with leaving(saved), retries(console.headline):
+        name = account.model_id(section, str(path))
+        _require_token(again)
+        if "/" not in name:
+            with _told(path, name, again):
+                name = f"{in_thread(account.whoami)['name']}/{name}"
+        items = pack(plugins, config, run, name, console)
+        size = size_text(sum(item.size for item in items))
+        console.headline(f"uploading {len(items)} files ({size}) to {name}")
         with _told(path, name, again):
-            name = f"{account.whoami()['name']}/{name}"
-    items = pack(plugins, config, run, name, console)
-    size = size_text(sum(item.size for item in items))
-    console.headline(f"uploading {len(items)} files ({size}) to {name}")
-    with _told(path, name, again):
-        url = upload(
-            items,
-            name,
-            section.hub_private_repo,
-            f"{plugins.recipe}, {run.step} steps",
-            f"the run in {path} is complete, and not uploaded. `{again}` uploads it",
-        )
+            url = upload(
+                items, name, section.hub_private_repo, f"{plugins.recipe}, {run.step} steps"
+            )
     console.result(url)
 
 
@@ -104,17 +105,25 @@ def _told(path: Path, name: str, again: str) -> Iterator[None]:
 def pack(
     plugins: Plugins, config: Config, run: finished.FinishedRun, name: str, console: Console
 ) -> list[parcel.Item]:
-    """Write the model card, and collect what is uploaded.
+    """Look at the weights, write the model card, and collect what is uploaded.
 
     Raises:
-        UserError: the card cannot be written.
+        UserError: the weights are damaged, or the card cannot be written.
     """
+    finished.verify(run)
+    noted = run.provenance
+    folder = Path(noted.get("working_directory", run.path))
+    config = paths.settled(config, noted.get("local_options"), folder)
     description = plugins.hook.describe_model(config=config, model_id=name)
     path = run.path / card.CARD
+    if path.is_dir():
+        raise UserError(
+            f"{path} is a folder, and the model card is a file of that name. Move it away."
+        )
     try:
-        if not card.write(run, config, description, name):
+        if not card.write(run, plugins, config, description, name):
             console.headline(f"{path} is not the launcher's, and stays as it is")
-        return parcel.items(run)
+        return parcel.items(run, config)
     except OSError as error:
         raise UserError(
             f"the model card {path} could not be written: {error.strerror or error}. Make room, or "

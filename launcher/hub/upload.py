@@ -7,20 +7,14 @@ not sent again when a broken upload is repeated.
 from __future__ import annotations
 
 import sys
-import threading
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 from launcher.hub.account import refuse_public
 from launcher.hub.parcel import Item
-from launcher.interrupt import leaving
-
-_T = TypeVar("_T")
+from launcher.hub.waiting import in_thread
 
 
-def upload(
-    items: Sequence[Item], model_id: str, private: bool | None, message: str, if_interrupted: str
-) -> str:
+def upload(items: Sequence[Item], model_id: str, private: bool | None, message: str) -> str:
     """Upload files to a model repository.
 
     Args:
@@ -28,7 +22,6 @@ def upload(
         model_id: OWNER/NAME.
         private: for a repository that is made here; None: as its owner has it by default.
         message: of the commit.
-        if_interrupted: what SIGINT and SIGTERM leave behind, see `launcher.interrupt.leaving`.
 
     Returns:
         The repository's address.
@@ -61,26 +54,4 @@ def upload(
         )
         return str(repository)
 
-    with leaving(if_interrupted):
-        return _in_thread(send)
-
-
-def _in_thread(function: Callable[[], _T]) -> _T:
-    """Call a function so that signals are heard meanwhile. Python handles them in the main thread,
-    which huggingface_hub and hf_xet hold for as long as a file takes."""
-    results: list[_T] = []
-    errors: list[BaseException] = []
-
-    def call() -> None:
-        try:
-            results.append(function())
-        except BaseException as error:  # raised in the main thread
-            errors.append(error)
-
-    thread = threading.Thread(target=call, name="upload", daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(0.2)
-    if errors:
-        raise errors[0]
-    return results[0]
+    return in_thread(send)

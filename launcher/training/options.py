@@ -35,6 +35,7 @@ def option(
     le: float | None = None,
     lt: float | None = None,
     resume: Literal["free", "content", "continues", "fixed"] = "fixed",
+    path: Literal["local", "or_hub"] | None = None,
 ) -> Any:
     """A dataclass field that is an option.
 
@@ -46,11 +47,14 @@ def option(
             it has no influence on the weights; content: it names something that may have another
             name now, if it is the same; continues: it has an influence, and the run goes on with
             the new value; fixed: what was trained so far would be of no use.
+        path: local: a file or folder, or a list of them, which what is shared of a run names by
+            its last part only; or_hub: the same, or OWNER/NAME on the Hugging Face Hub.
     """
     bounds = {"ge": ge, "gt": gt, "le": le, "lt": lt}
     metadata = {
         "help": help,
         "bounds": {k: v for k, v in bounds.items() if v is not None},
         "resume": resume,
+        "path": path,
     }
     return dataclasses.field(default=default, default_factory=default_factory, metadata=metadata)

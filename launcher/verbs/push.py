@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
+from pathlib import Path
+
 from launcher.arguments import new_parser, parse, refuse_rest
 
 
@@ -38,17 +41,28 @@ def push(argv: list[str]) -> None:
         return
     refuse_rest(parser, rest)
 
-    from argparse import Namespace
+    import shlex
 
+    from launcher.hub import account, finished
+    from launcher.interrupt import leaving
+
+    path = finished.find(options.run)
+    if options.model_id is not None:
+        account.check_name(options.model_id, "--model-id")
+    again = shlex.join(["launcher", "push", *argv])
+    with leaving("" if options.dry_run else f"nothing was uploaded. `{again}` does it"):
+        _push(path, options)
+
+
+def _push(path: Path, options: argparse.Namespace) -> None:
     from launcher.choice import configure
     from launcher.console import Console
     from launcher.hub import account, finished
     from launcher.hub import push as sharing
     from launcher.rundir import CONFIG
 
-    path = finished.find(options.run)
     run = finished.read(path)  # before plugins are loaded
-    chosen = Namespace(recipe=None, config=[str(path / CONFIG)], plugin=[])
+    chosen = argparse.Namespace(recipe=None, config=[str(path / CONFIG)], plugin=[])
     plugins, resolved = configure(chosen, [])
     config, console = resolved.config, Console()
     section = sharing.with_arguments(config.hub, options.model_id, options.private)

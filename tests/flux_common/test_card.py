@@ -11,6 +11,7 @@ from flux_common.card import base_license
 from flux_controlnet_plugin.config import SECTIONS as CONTROLNET
 from flux_lora_plugin.config import SECTIONS as LORA
 from hooks.types import ModelDescription
+from launcher.sections import TrainSection
 from launcher.training.errors import UserError
 
 DEV = {
@@ -25,7 +26,7 @@ def config(sections, **changes):
         "model": {"pretrained_model_name_or_path": "black-forest-labs/FLUX.1-dev"},
         "data": {},
     }
-    made = {}
+    made = {"train": TrainSection("out")}
     for name, section in sections.items():
         made[name] = section(**filled.get(name, {}))
         made[name] = dataclasses.replace(made[name], **changes.get(name, {}))
@@ -59,6 +60,37 @@ def test_the_licence_that_a_folder_states(tmp_path):
         base_license(str(folder))
 
 
+def test_a_link_to_a_file_beside_the_base_models_card_is_dead_elsewhere(tmp_path):
+    """FLUX.1-dev's own card has such a one."""
+    card = tmp_path / "README.md"
+    head = "---\nlicense: other\nlicense_name: {}\nlicense_link: {}\n---\n"
+    card.write_text(head.format(DEV["license_name"], "LICENSE.md"))
+    assert base_license(str(tmp_path)) == DEV
+    card.write_text(head.format("acme-licence", "LICENSE.md"))
+    assert base_license(str(tmp_path)) == {"license": "other", "license_name": "acme-licence"}
+    card.write_text(head.format("acme-licence", "https://acme/x"))
+    assert base_license(str(tmp_path))["license_link"] == "https://acme/x"
+
+
+def test_what_is_said_of_the_licence():
+    said = lora({"instance_data_dir": "/dog", "instance_prompt": "dog"})
+    assert said.summary.endswith(
+        "The licence of the base model covers these weights too: "
+        f"{DEV['license_name']}, see <{DEV['license_link']}>."
+    )
+
+
+def test_the_alpha_of_a_lora():
+    data = {"instance_data_dir": "/dog", "instance_prompt": "dog"}
+    for model, is_told in (
+        ({}, False),
+        ({"rank": 16, "lora_alpha": 16}, False),
+        ({"rank": 16, "lora_alpha": 8}, True),
+        ({"lora_weights": "/runs/first"}, True),
+    ):
+        assert ("diffusers 0.35" in lora(data, model).summary) == is_told
+
+
 def test_a_base_model_that_nothing_is_known_of(tiny_flux):
     model = {"pretrained_model_name_or_path": str(tiny_flux)}
     said = lora({"instance_data_dir": "/photos/of/dog", "instance_prompt": "dog"}, model)
@@ -75,7 +107,7 @@ def test_a_prompt_means_itself_everywhere():
     assert said.metadata["instance_prompt"] == prompt
     tree = compile(said.usage, "card", "exec")
     assert prompt in tree.co_consts
-    assert "\n" not in said.summary
+    assert said.summary.count("\n") == 2  # before the sentence on the licence
     assert "black-forest-labs/FLUX.1-dev" in tree.co_consts
 
 
@@ -84,7 +116,10 @@ def test_a_lora():
     assert said.dataset_name == "me/dogs"
     assert "LoRA of rank 16 on the transformer" in said.summary
     assert {"lora", "template:sd-lora"} <= set(said.tags)
-    assert "pipeline.load_lora_weights('me/dog')" in said.usage
+    assert (
+        "pipeline.load_lora_weights('me/dog', weight_name='pytorch_lora_weights.safetensors')"
+        in said.usage
+    )
 
 
 def test_a_controlnet_that_goes_on_from_another():

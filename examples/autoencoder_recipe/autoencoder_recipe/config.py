@@ -12,7 +12,9 @@ from launcher.training.options import option
 class DataSection:
     """`data`: the images."""
 
-    dataset_name: str = option(help="folder with metadata.jsonl, Parquet or Arrow files")
+    dataset_name: str = option(
+        help="folder with metadata.jsonl, Parquet or Arrow files", path="local"
+    )
     image_columns: list[str] = option(
         help="columns of images; each image of a row is a sample of its own, and one of a column "
         "that is named twice is two"

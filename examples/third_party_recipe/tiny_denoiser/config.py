@@ -12,7 +12,7 @@ from launcher.training.options import option
 class DataSection:
     """`data`: the images."""
 
-    image_dir: str = option(help="folder of images")
+    image_dir: str = option(help="folder of images", path="local")
     max_train_samples: int | None = option(None, ge=1, help="use only the first N images")
     resolution: int = option(64, ge=8, help="side of the square that images are brought to")
 

@@ -24,6 +24,7 @@ class CacheOptions:
         help="folder for what is encoded once, shared between runs; `datasets` keeps its downloads "
         "there, too. null: ~/.cache/launcher, and where `datasets` keeps them by itself",
         resume="free",
+        path="local",
     )
     verify: bool = option(
         True,

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from launcher import cli
+from launcher.training.safetensors_files import TensorInfo, header_bytes
 
 _SERVER = Path(__file__).with_name("hub_server.py")
 _SPEC = importlib.util.spec_from_file_location("hub_server", _SERVER)
@@ -34,29 +35,53 @@ train:
   ema_decay: 0.99
 precision:
   mixed_precision: bf16
+tracking:
+  report_to: wandb
+  tracker_project_name: acme
 """
+
+
+def weights(number):
+    """A safetensors file with one tensor."""
+    header = header_bytes({"x": TensorInfo("U8", (3000,))})
+    return header + bytes([number]) * 3000
+
+
+def part(computation, attention, trained):
+    stored = {"float32": {"parameters": 3, "bytes": 12}}
+    asked = dict(computation=computation, attention=attention, trained=trained)
+    return {"stored": stored, "trained": stored if trained else {}, "asked": asked}
+
+
+PRECISION = {
+    "parts": {
+        "transformer": part("bfloat16", "bfloat16", False),
+        "controlnet": part("bfloat16", "float32", True),
+    },
+    "notes": [],
+}
 
 
 @pytest.fixture
 def make_run(tmp_path):
-    """Write a finished run: `make_run("first", config="...")`; its folder."""
+    """Write a finished run: `make_run("first", config="...", files=[...])`; its folder."""
 
-    def make(name="first", config=CONFIG):
+    def make(name="first", config=CONFIG, files=()):
         run = tmp_path / "clients" / "acme" / name
         run.mkdir(parents=True)
         places = dict(
             data=tmp_path / "clients" / "acme" / "photos", cache=tmp_path / "secret-cache"
         )
         (run / "config.yaml").write_text(config.format(run=run, **places))
-        exported = [
+        exported = files or [
             f"{folder}controlnet/{file}"
             for folder in ("", "ema/")
             for file in ("config.json", "diffusion_pytorch_model.safetensors")
         ]
         for number, file in enumerate(exported):
             (run / file).parent.mkdir(parents=True, exist_ok=True)
-            content = bytes([number]) * 3000 if file.endswith("s") else b'{"n": %d}' % number
-            (run / file).write_bytes(content)
+            config = b'{"n": %d}' % number
+            (run / file).write_bytes(weights(number) if file.endswith("s") else config)
         (run / "exported.json").write_text(json.dumps({"step": 40, "files": exported}))
         lines = [{"step": step, "loss": 1 / step, "skipped": False} for step in range(1, 41)]
         (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -66,17 +91,20 @@ def make_run(tmp_path):
             json.dumps({"step": 20, "loss": 0.75}) + "\n" + json.dumps(figures) + "\n"
         )
         (run / "validation" / "grid.png").write_bytes(b"\x89PNG" + os.urandom(500))
-        (run / "precision.json").write_text('{"parts": []}\n')
+        (run / "precision.json").write_text(json.dumps(PRECISION))
         (run / "checkpoint-20").mkdir()
         (run / "checkpoint-20" / "state.safetensors").write_bytes(b"s" * 100)
         provenance = {
             "command_line": ["--config", f"{tmp_path}/clients/acme/private.yaml"],
+            "working_directory": str(tmp_path),
+            "local_options": ["data.dataset_name", "data.cache_dir", "train.output_dir"],
             "started": "2026-01-02T03:04:05Z",
             "device": "CPU",
             "world_size": 1,
             "python": {"version": "3.11.2", "executable": f"{tmp_path}/bin/python"},
             "plugins": [{"name": "v", "file": f"{tmp_path}/clients/acme/v.py", "sha256": "ab"}],
-            "packages": {"mindspore": "2.10.0", "mindone": "0.5.0"},
+            "platform": {"system": "Linux", "release": "6.1-acme"},
+            "packages": {"mindspore": "2.10.0", "mindone": "0.5.0", "acme-tools": "1"},
         }
         (run / "provenance.json").write_text(json.dumps(provenance))
         return run

@@ -12,8 +12,36 @@ import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import yaml
+
 #: Files of these names go into the large file storage, as the hub decides for its repositories.
 LARGE = (".safetensors", ".png")
+
+
+#: What the hub wants metadata to be, of those that a card here may have.
+KINDS = {
+    "license": str, "license_name": str, "license_link": str, "library_name": str,
+    "pipeline_tag": str, "base_model": str, "base_model_relation": str, "tags": list,
+    "datasets": list, "instance_prompt": str, "inference": bool,
+}  # fmt: skip
+
+
+def metadata_errors(card):
+    """What the hub would refuse in a card's metadata."""
+    head, mark, _ = card.removeprefix("---\n").partition("\n---\n")
+    head = yaml.safe_load(head) if mark else {}
+    for name, value in head.items():
+        if not isinstance(value, KINDS.get(name, ())):
+            yield f"{name} may not be {value!r}"
+        elif isinstance(value, list) and not all(isinstance(item, str) for item in value):
+            yield f"{name} holds something else than texts"
+    if head.get("base_model_relation", "adapter") not in ("adapter", "finetune"):
+        yield "there is no such relation"
+    for name in [head.get("base_model"), *head.get("datasets", [])]:
+        if name is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+            yield f"{name} is no repository"
+    if "license_link" in head and "://" not in head["license_link"]:
+        yield "license_link is no address"
 
 
 class HubServer:
@@ -129,7 +157,8 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/api/whoami-v2":
             return 200, hub.whoami
         if path == "/api/validate-yaml":
-            return 200, {"errors": [], "warnings": []}
+            errors = [{"message": error} for error in metadata_errors(body["content"])]
+            return 400 if errors else 200, {"errors": errors, "warnings": []}
         if path == "/api/repos/create":
             name = f"{body.get('organization') or hub.whoami['name']}/{body['name']}"
             url = f"{hub.url}/{name}"

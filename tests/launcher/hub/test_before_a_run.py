@@ -8,6 +8,7 @@ from hooks.types import Config
 from launcher.console import Console
 from launcher.hub import push
 from launcher.hub.errors import UploadError
+from launcher.plugins import load
 from launcher.sections import HubSection
 
 ASKED = ["hub.push_to_hub=true", "hub.hub_model_id=club/edges"]
@@ -34,7 +35,7 @@ def test_all_is_well(dry_run, hub):
     assert hub.repositories == {}
 
 
-@pytest.mark.parametrize("name", ["a b", "a/b/c", "''", "x..y"])
+@pytest.mark.parametrize("name", ["a b", "a/b/c", "é", "''", "x..y"])
 def test_a_malformed_name(dry_run, hub, name):
     code, _, err = dry_run("hub.push_to_hub=true", f"hub.hub_model_id={name}")
     assert code == 2
@@ -103,19 +104,6 @@ def test_offline(dry_run, hub, monkeypatch):
     assert hub.requests == []
 
 
-class Plugins:
-    """Those of a recipe that answers nothing but `describe_model`."""
-
-    recipe = "fence"
-
-    class hook:
-        @staticmethod
-        def describe_model(config, model_id):
-            from launcher.defaults import describe_model
-
-            return describe_model()
-
-
 def config_of(**hub):
     from launcher.sections import (
         OptimizerSection,
@@ -132,23 +120,23 @@ def config_of(**hub):
     return Config(sections)
 
 
-def test_the_end_of_a_run(hub, make_run, capsys):
-    run = make_run()
-    push.after_run(Plugins, config_of(), run, Console())
+def test_the_end_of_a_run(fence, hub, make_run, capsys):
+    run, plugins = make_run(), load("fence")
+    push.after_run(plugins, config_of(), run, Console())
     assert hub.requests == []
-    push.after_run(Plugins, config_of(push_to_hub=True), run, Console())
+    push.after_run(plugins, config_of(push_to_hub=True), run, Console())
     assert capsys.readouterr().out == f"{hub.url}/user/first\n"
     assert b"A model trained with MindSpore" in hub.files("user/first")["README.md"]
 
 
-def test_whatever_fails_at_the_end_of_a_run_it_is_complete(hub, make_run, monkeypatch):
-    run = make_run()
+def test_whatever_fails_at_the_end_of_a_run_it_is_complete(fence, hub, make_run, monkeypatch):
+    run, plugins = make_run(), load("fence")
     hub.failures["/api/repos/create"] = [500]
     with pytest.raises(UploadError, match=r"is complete, but was not uploaded.*error 500"):
-        push.after_run(Plugins, config_of(push_to_hub=True), run, Console())
+        push.after_run(plugins, config_of(push_to_hub=True), run, Console())
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(UploadError, match=r"is complete, but was not uploaded.*no token"):
-        push.after_run(Plugins, config_of(push_to_hub=True), run, Console())
+        push.after_run(plugins, config_of(push_to_hub=True), run, Console())
     shutil.rmtree(run / "ema")
     with pytest.raises(UploadError, match=r"is complete, but was not uploaded.*ema"):
-        push.after_run(Plugins, config_of(push_to_hub=True), run, Console())
+        push.after_run(plugins, config_of(push_to_hub=True), run, Console())

@@ -1,5 +1,6 @@
 """`launcher push`, against a stand-in for the hub."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -7,10 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
+from launcher.logs import Logs
+from launcher.training import checkpoint
+
+VARIANTS = Path(__file__).parents[3] / "examples" / "variants"
 LAUNCHER = [sys.executable, "-m", "launcher"]
 
 
@@ -51,7 +58,8 @@ def test_what_is_private_stays_here(launch, hub, make_run, tmp_path):
     assert config["train"]["output_dir"] == "first"
     assert config["model"]["pretrained_model_name_or_path"] == "black-forest-labs/FLUX.1-dev"
     provenance = json.loads(hub.files("user/first")["provenance.json"])
-    assert provenance["packages"]["mindspore"] == "2.10.0"
+    assert provenance["packages"] == {"mindspore": "2.10.0", "mindone": "0.5.0"}
+    assert provenance["platform"] == {"system": "Linux"}
     assert provenance["plugins"] == [{"name": "v", "file": "v.py", "sha256": "ab"}]
 
 
@@ -60,6 +68,7 @@ def test_the_card_tells_of_the_run(launch, hub, make_run):
     card = hub.files("club/edges")["README.md"].decode()
     assert metadata(card) == {
         "library_name": "diffusers",
+        "base_model_relation": "adapter",
         "license": "other",
         "license_name": "flux-1-dev-non-commercial-license",
         "license_link": "https://huggingface.co/black-forest-labs/FLUX.1-dev/blob/main/LICENSE.md",
@@ -75,7 +84,9 @@ def test_the_card_tells_of_the_run(launch, hub, make_run):
         "| steps | 40 |",
         "| batch | 6 samples (2 a micro-batch, 3 of them) |",
         "| learning rate | 1e-05, `constant` |",
-        "| precision | computed in bf16, trained parameters kept in fp32 |",
+        "| optimizer | `adamw` |",
+        "| precision of `controlnet` | computed in bfloat16, attention in float32, trained "
+        "parameters kept in float32 |",
         "| loss of the last step | 0.025 |",
         "## Validation after step 40",
         "| loss | 0.125 |",
@@ -88,8 +99,198 @@ def test_the_card_tells_of_the_run(launch, hub, make_run):
     code = card.partition("```python\n")[2].partition("```")[0]
     compile(code, "card", "exec")
     assert "'club/edges', subfolder='controlnet'" in code
-    assert "height=64,\n    width=96," in code
+    assert "height=64,\n    width=96,\n    guidance" in code
+    assert "# The averaged weights: subfolder='ema/controlnet'\n" in code
+    assert "precision of `transformer`" not in card  # it is not trained
     assert "launcher sample edges/controlnet --base black-forest-labs/FLUX.1-dev" in card
+
+
+def note(run, **entries):
+    """Put entries into the run's provenance."""
+    path = run / "provenance.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+
+
+PATHS = """
+recipe: flux_controlnet
+model:
+  pretrained_model_name_or_path: weights/acme-flux
+  controlnet_model_name_or_path: acme/net
+data:
+  jsonl_for_train: acme/photos.jsonl
+  conditioning: canny
+images:
+  validation_prompt: [/a/cat, acme style]
+  validation_image: [acme/a.png, ./acme/b.png]
+  validation_samples: 2
+hub:
+  hub_private_repo: true
+train:
+  output_dir: acme/first
+tracking:
+  report_to: wandb
+  tracker_project_name: acme
+"""
+
+
+@pytest.mark.parametrize("noted", [True, False])
+@pytest.mark.parametrize("there", [True, False])
+def test_relative_paths_stay_here(launch, hub, make_run, tmp_path, monkeypatch, noted, there):
+    """Whether the folders are still there, and from which directory the push runs."""
+    run = make_run(config=PATHS)
+    local = ["model.controlnet_model_name_or_path", "data.jsonl_for_train", "train.output_dir"]
+    local += ["images.validation_image"]
+    note(run, working_directory=str(run.parents[1] / "started"))
+    if noted:
+        note(run, local_options=local)
+    else:
+        path = run / "provenance.json"
+        path.write_text(
+            json.dumps({k: v for k, v in json.loads(path.read_text()).items() if "local" not in k})
+        )
+    if there:
+        (run.parents[1] / "started" / "acme" / "net").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert launch("push", run)[0] == 0
+    arrived = hub.files("user/first")
+    card = arrived["README.md"].decode()
+    config = yaml.safe_load(arrived["config.yaml"])
+    assert "tracking" not in config
+    assert config["data"]["jsonl_for_train"] == "photos.jsonl"
+    assert config["images"]["validation_image"] == ["a.png", "b.png"]
+    assert config["images"]["validation_prompt"] == ["/a/cat", "acme style"]
+    assert config["model"]["controlnet_model_name_or_path"] == "net"
+    assert "went on from the ControlNet `net`" in card
+    base = config["model"]["pretrained_model_name_or_path"]
+    assert (base, metadata(card).get("base_model")) == (
+        ("weights/acme-flux",) * 2 if noted else ("acme-flux", None)
+    )
+    del config["images"], config["model"]["pretrained_model_name_or_path"]
+    assert "acme" not in str(config)
+    assert b"acme" not in arrived["provenance.json"]
+
+
+def test_the_licence_of_a_base_model_beside_the_run(launch, hub, make_run, tmp_path):
+    base = tmp_path / "started" / "models" / "flux"
+    base.mkdir(parents=True)
+    (base / "README.md").write_text("---\nlicense: mit\n---\n")
+    run = make_run(config=PATHS.replace("weights/acme-flux", "models/flux"))
+    note(
+        run,
+        working_directory=str(tmp_path / "started"),
+        local_options=["model.pretrained_model_name_or_path"],
+    )
+    assert launch("push", run)[0] == 0
+    card = hub.files("user/first")["README.md"].decode()
+    assert metadata(card)["license"] == "mit"
+    assert "base_model" not in metadata(card) and "base_model_relation" not in metadata(card)
+
+
+OPTIMIZER = """
+from hooks import hookimpl
+
+
+@hookimpl
+def build_optimizer(config, parameters):
+    return None
+"""
+EXPORT = """
+from hooks import hookimpl
+
+
+@hookimpl
+def export_weights(config, models, directory, values):
+    return []
+"""
+
+
+def test_a_run_with_variants(launch, hub, make_run):
+    run = make_run()
+    (run.parent / "lion.py").write_text(OPTIMIZER)
+    (run.parent / "export.py").write_text(EXPORT)
+    with open(run / "config.yaml", "a") as file:
+        file.write(f"plugins: [{run.parent / 'lion.py'}, ../export.py]\n")
+    assert launch("push", run)[0] == 0
+    card = hub.files("user/first")["README.md"].decode()
+    assert "| optimizer | that of `lion.py` |" in card and "adamw" not in card
+    assert "| variant | `lion.py` (`build_optimizer`) |" in card
+    assert "| variant | `export.py` (`export_weights`) |" in card
+    assert "The variant `export.py` answers `export_weights`, and not `describe_model`" in card
+    assert "The variant `lion.py`" not in card and "acme" not in card
+    config = yaml.safe_load(hub.files("user/first")["config.yaml"])
+    assert config["plugins"] == ["lion.py", "export.py"]
+
+
+def test_a_fine_tuned_transformer_is_no_controlnet(launch, hub, make_run):
+    run = make_run()
+    with open(run / "config.yaml", "a") as file:
+        file.write(f"plugins: [{VARIANTS / 'full_finetune.py'}]\n")
+    assert launch("push", run)[0] == 0
+    card = hub.files("user/first")["README.md"].decode()
+    assert "A transformer for `black-forest-labs/FLUX.1-dev`" in card
+    assert "ControlNet" not in card and "what is said here" not in card
+    assert metadata(card)["base_model_relation"] == "finetune"
+    code = card.partition("```python\n")[2].partition("```")[0]
+    compile(code, "card", "exec")
+    assert "'user/first', subfolder=\"transformer\"" in code
+    assert "subfolder='ema/transformer'" in code
+
+
+def test_a_continued_run(launch, hub, make_run):
+    run = make_run()
+    changes = [
+        (10, {"train.learning_rate": [3e-05, 4e-05]}),
+        (20, {"train.learning_rate": [4e-05, 5e-05]}),
+        (10, {"train.learning_rate": [5e-05, 1e-05], "data.cache_dir": [None, "/acme/cache"]}),
+        (15, {"train.output_dir": ["/acme/a", "/acme/b"], "checkpoint.every_minutes": [None, 3]}),
+    ]
+    lines = [{"step": step, "checkpoint": "/acme/x", "changed": c} for step, c in changes]
+    (run / "resumes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert launch("push", run)[0] == 0
+    card = hub.files("user/first")["README.md"].decode()
+    assert [line for line in card.splitlines() if line.startswith("| changed")] == [
+        "| changed after step 10 | `train.learning_rate` from 3e-05 to 4e-05 |",
+        "| changed after step 10 | `train.learning_rate` from 5e-05 to 1e-05 |",
+    ]
+    assert "acme" not in card
+
+
+LORA = """
+recipe: flux_lora_dreambooth
+model:
+  pretrained_model_name_or_path: black-forest-labs/FLUX.1-dev
+  rank: 16
+  lora_alpha: 8
+data:
+  instance_data_dir: acme/dog
+  instance_prompt: a photo of sks dog
+  max_sequence_length: 128
+train:
+  output_dir: {run}
+  ema_decay: 0.99
+"""
+
+
+def test_a_lora(launch, hub, make_run):
+    file = "pytorch_lora_weights.safetensors"
+    run = make_run(config=LORA, files=[file, f"ema/{file}"])
+    note(run, local_options=["data.instance_data_dir", "train.output_dir"])
+    assert launch("push", run, "--model-id", "club/dog")[0] == 0
+    arrived = hub.files("club/dog")
+    assert arrived[file] == (run / file).read_bytes()
+    card = arrived["README.md"].decode()
+    head = metadata(card)
+    assert head["instance_prompt"] == "a photo of sks dog"
+    assert head["base_model"] == "black-forest-labs/FLUX.1-dev"
+    assert head["base_model_relation"] == "adapter" and "datasets" not in head
+    assert {"license", "library_name", "pipeline_tag", "tags"} <= head.keys()
+    assert "| data set | `dog` |" in card
+    assert "diffusers 0.35 or newer reads their alpha" in card
+    code = card.partition("```python\n")[2].partition("```")[0]
+    compile(code, "card", "exec")
+    assert f"load_lora_weights('club/dog', weight_name='{file}')" in code
+    assert "# The averaged weights: subfolder='ema'\n" in code
+    assert "max_sequence_length=128,\n" in code
 
 
 def test_what_is_there_already_is_no_new_commit(launch, hub, make_run):
@@ -135,7 +336,17 @@ def test_a_weight_file_that_is_refused(launch, hub, make_run):
     code, _, err = launch("push", make_run())
     assert code == 3
     assert "the token may not write to user/first" in err
-    assert "signed" not in err.partition("launcher: error")[2]
+    assert "signed" not in err
+
+
+def test_what_is_tried_again_is_said_once(launch, hub, make_run, monkeypatch, caplog):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    hub.failures["PUT /storage"] = [503, 503, "drop"]
+    code, _, err = launch("push", make_run())
+    assert code == 0
+    assert err.count("trying again") == 1
+    assert "signed" not in err + caplog.text
+    assert hub.files("user/first")["controlnet/config.json"] == b'{"n": 0}'
 
 
 def test_private_is_passed_on(launch, hub, make_run):
@@ -216,7 +427,10 @@ def test_an_unfinished_run(launch, hub, make_run):
         ("exported.json", "[]", "holds no JSON object"),
         ("exported.json", '{"step": 4}', "does not say which files"),
         ("controlnet/config.json", None, "does not have it any more"),
-        ("metrics.jsonl", '{"step": 1\n', "the last line of"),
+        ("exported.json", '{"step": 4, "files": [3]}', "does not say which files"),
+        ("exported.json", '{"step": 4, "files": ["x"], "sha256": []}', "does not say which files"),
+        ("metrics.jsonl", '{"step": 1\n', "a line of"),
+        ("validation/figures.jsonl", '["loss", 1]\n', "it is no JSON object"),
     ],
 )
 def test_a_damaged_run(launch, hub, make_run, name, content, message):
@@ -230,18 +444,94 @@ def test_a_damaged_run(launch, hub, make_run, name, content, message):
     assert message in err
 
 
-@pytest.mark.parametrize("name", ["a b", "datasets/user/x", "x-", "a--b", "x.git", ""])
+def damage(run, kind):
+    """Spoil the weights."""
+    file = run / "controlnet" / "diffusion_pytorch_model.safetensors"
+    content = file.read_bytes()
+    if kind == "missing":
+        file.unlink()
+    elif kind == "shorter":
+        file.write_bytes(content[:-1])
+    elif kind == "no header":
+        file.write_bytes(bytes(len(content)))
+    else:
+        note_digests(run)
+        file.write_bytes(content[:-1] + b"x")
+
+
+def note_digests(run):
+    exported = json.loads((run / "exported.json").read_text())
+    files = {name: (run / name).read_bytes() for name in exported["files"]}
+    exported["sha256"] = {name: hashlib.sha256(files[name]).hexdigest() for name in files}
+    (run / "exported.json").write_text(json.dumps(exported))
+
+
+@pytest.mark.parametrize("kind", ["missing", "shorter", "no header", "another byte"])
+def test_damaged_weights_are_not_uploaded(launch, hub, make_run, kind):
+    run = make_run()
+    damage(run, kind)
+    for arguments in (), ("--dry-run",):
+        code, _, err = launch("push", run, *arguments)
+        assert code == 2
+        assert "diffusion_pytorch_model.safetensors" in err
+        assert err.endswith("Restore it from a copy.\n")
+    assert hub.repositories == {}
+    assert not (run / "README.md").exists()
+
+
+def test_weights_whose_digests_are_known(launch, hub, make_run):
+    run = make_run()
+    note_digests(run)
+    assert launch("push", run)[0] == 0
+
+
+def test_a_run_exports_again_only_from_a_checkpoint_of_its_end(launch, hub, make_run):
+    """Without, `--resume` would begin anew and remove what there is."""
+    run = make_run()
+    damage(run, "shorter")
+    checkpoint.write(run, 30, {}, {})
+    assert launch("push", run)[2].endswith("Restore it from a copy.\n")
+    state = checkpoint.write(run, 40, {"x": np.zeros(3)}, {}) / "state.safetensors"
+    err = launch("push", run)[2]
+    assert f"remove exported.json, upon which `launcher --resume {run}`" in err
+    assert "again from checkpoint-40" in err
+    state.write_bytes(state.read_bytes()[:-1])
+    assert launch("push", run)[2].endswith("Restore it from a copy.\n")
+
+
+def test_a_folder_where_the_card_goes(launch, hub, make_run):
+    run = make_run()
+    (run / "README.md").mkdir()
+    code, _, err = launch("push", run)
+    assert code == 2
+    assert f"{run / 'README.md'} is a folder" in err
+
+
+def test_a_run_that_is_still_going_on(launch, hub, make_run):
+    run = make_run()
+    (run / "exported.json").unlink()
+    logs = Logs(run)
+    logs.reopen("metrics.jsonl")
+    code, _, err = launch("push", run)
+    assert code == 2
+    assert "is still going on. Wait for its end." in err and "--resume" not in err
+    logs.close()
+    assert "--resume" in launch("push", run)[2]
+
+
+@pytest.mark.parametrize("name", ["a b", "datasets/user/x", "x-", "a--b", "x.git", "é", ""])
 def test_a_malformed_name(launch, hub, make_run, name):
     code, _, err = launch("push", make_run(), "--model-id", name)
     assert code == 2
-    assert f"hub.hub_model_id is {name!r}" in err
+    assert f"--model-id is {name!r}" in err and "hub_model_id" not in err
     assert hub.requests == []
 
 
 def test_a_folder_whose_name_no_repository_can_have(launch, hub, make_run):
-    code, _, err = launch("push", make_run("my first run"))
-    assert code == 2
-    assert "--model-id" in err
+    for name in ("my first run", "süß"):
+        code, _, err = launch("push", make_run(name))
+        assert code == 2
+        assert f"the name {name!r}" in err and "--model-id" in err
 
 
 def test_no_token(launch, hub, make_run, monkeypatch):
@@ -288,18 +578,41 @@ def test_a_full_disk(launch, hub, make_run, small_disk):
     assert "POST /api/repos/create" not in hub.requests
 
 
-def test_ctrl_c_during_the_upload(hub, make_run, tmp_path):
+@pytest.mark.parametrize("where", ["/api/whoami", "/commit/main"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_hub_is_waited_for(hub, make_run, where, number):
     run = make_run()
-    hub.failures["/commit/main"] = "hang"
+    hub.failures[where] = "hang"
     process = subprocess.Popen(
-        [*LAUNCHER, "push", str(run)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*LAUNCHER, "push", str(run), "--private"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert hub.received.wait(60)
     start = time.monotonic()
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, number)
     out, err = process.communicate(timeout=20)
     assert time.monotonic() - start < 5
-    assert process.returncode == 130
-    assert f"the run in {run} is complete, and not uploaded. `launcher push {run}`" in err
+    assert process.returncode == 128 + number
+    assert f"the run in {run} is complete, and not uploaded. `launcher push {run} --private`" in err
     assert "Traceback" not in err and out == ""
     assert hub.token not in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_plugins_are_loaded(make_run, number):
+    run = make_run()
+    (run / "v.py").write_text(
+        f"import pathlib, time\npathlib.Path({str(run)!r}, 'loading').touch()\ntime.sleep(30)\n"
+    )
+    with open(run / "config.yaml", "a") as file:
+        file.write("plugins: [v.py]\n")
+    process = subprocess.Popen([*LAUNCHER, "push", str(run)], stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 60
+    while not (run / "loading").exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    os.kill(process.pid, number)
+    err = process.communicate(timeout=20)[1]
+    assert process.returncode == 128 + number
+    assert f"interrupted; nothing was uploaded. `launcher push {run}` does it" in err
