@@ -117,7 +117,7 @@ def images_of_run(
     Raises:
         UserError: there is nothing to make them with.
     """
-    from flux_controlnet_plugin.images import Painter
+    from flux_controlnet_plugin.images import Painter, load_vae
     from flux_controlnet_plugin.vae_process import MovableVae, VaeProcess
 
     images = config.images
@@ -142,8 +142,11 @@ def images_of_run(
         control, target = from_float(sample.condition), from_float(sample.target)
         subjects.append(Subject(prompt, embeddings(prompt), control, target))
     news: list[str] = []
+    vae: Any
     if images.validation_vae == "process":
-        vae: Any = VaeProcess(config.model, config.precision)
+        vae = VaeProcess(config.model, config.precision)
+    elif images.validation_vae == "memory":
+        vae = load_vae(config.model, config.precision)
     else:
         vae = MovableVae(config.model, config.precision, news.append)
     return ValidationImages(
