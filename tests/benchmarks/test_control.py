@@ -185,7 +185,7 @@ def test_the_curves_are_drawn(tmp_path):
 def test_what_a_run_has_trained(tmp_path):
     run = tmp_path / "run"
     (run / "controlnet").mkdir(parents=True)
-    (run / "exported.json").write_text('{"step": 7}')
+    (run / "exported.json").write_text('{"step": 7, "files": []}')
     for resolution, size in (("64", 64), ("[32, 32]", 32), ("[32, 64]", None), ("null", None)):
         (run / "config.yaml").write_text(
             "model: {pretrained_model_name_or_path: base}\n"
@@ -201,7 +201,7 @@ def test_what_a_run_has_trained(tmp_path):
 def test_what_a_run_has_taught_by_adapters(tmp_path):
     file = tmp_path / "pytorch_lora_weights.safetensors"
     file.write_bytes(b"")
-    (tmp_path / "exported.json").write_text('{"step": 7}')
+    (tmp_path / "exported.json").write_text('{"step": 7, "files": []}')
     (tmp_path / "config.yaml").write_text(
         "model: {pretrained_model_name_or_path: ~/base}\n"
         "data: {max_sequence_length: 12, resolution: 64}\n"
@@ -217,7 +217,7 @@ def test_what_a_run_has_taught_by_adapters(tmp_path):
 
 def test_what_paints_no_captions(tmp_path):
     (tmp_path / "vae").mkdir()
-    (tmp_path / "exported.json").write_text('{"step": 7}')
+    (tmp_path / "exported.json").write_text('{"step": 7, "files": []}')
     (tmp_path / "config.yaml").write_text(
         "recipe: autoencoder\nmodel: {pretrained_model_name_or_path: base}\n"
         "data: {resolution: 64}\n"
