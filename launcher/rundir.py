@@ -375,8 +375,10 @@ def _ended(text: str) -> str:
 
 
 def has_weights(path: Path) -> bool:
-    """Whether a folder holds exported weights."""
-    return any(True for pattern in _MARKS_OF_WEIGHTS for _ in path.glob(pattern))
+    """Whether a folder holds exported weights. Those of a checkpoint that was never finished, in a
+    hidden folder, are none."""
+    found = (p.relative_to(path) for pattern in _MARKS_OF_WEIGHTS for p in path.glob(pattern))
+    return any(not name.parts[0].startswith(".") for name in found)
 
 
 def expand(output_dir: str | Path) -> Path:
