@@ -465,12 +465,11 @@ def test_a_damaged_note_of_what_was_exported(find, run, text):
 
 def test_weights_are_not_replaced_by_a_run_that_begins_anew(find, tmp_path):
     folder = write_run(tmp_path / "run")
-    for name in (".checkpoint-4.partial", "net"):
-        start, _ = start_of(find, folder)
+    start, _ = start_of(find, folder)
+    for name in (".checkpoint-4.partial", "net"):  # the first was never finished
         assert not start.is_over(4)
         (folder / name).mkdir()
         (folder / name / "weights.safetensors").write_bytes(b"")
-    start, _ = start_of(find, folder)
     with pytest.raises(UserError, match="holds weights that were exported and no checkpoint"):
         start.is_over(4)
 
