@@ -303,20 +303,23 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[s
             "trained on; or begin a new run, from the exported weights if need be."
         )
     if "frozen" in both and before["frozen"] != now["frozen"]:
-        then, here = before["frozen"], now["frozen"]
-        parts = [part for part in {**then, **here} if then.get(part) != here.get(part)]
+        parts = _that_differ(before["frozen"], now["frozen"])
         yield (
-            f"the checkpoint is of a run with another base model: {', '.join(parts)} had other "
+            f"the checkpoint is of a run with another base model: {parts} had other "
             "weights, and what was trained fits those. Give the model that it was trained with; or "
             "begin a new run, from the exported weights if need be."
         )
     if "networks" in both and before["networks"] != now["networks"]:
-        then, here = before["networks"], now["networks"]
-        parts = [part for part in {**then, **here} if then.get(part) != here.get(part)]
+        parts = _that_differ(before["networks"], now["networks"])
         yield (
-            f"the checkpoint is of a run with another architecture: {', '.join(parts)} had "
+            f"the checkpoint is of a run with another architecture: {parts} had "
             "parameters of other names or shapes. Give the models that it was trained with."
         )
+
+
+def _that_differ(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """The parts whose notes are not the same, separated by commas."""
+    return ", ".join(p for p in {**before, **now} if before.get(p) != now.get(p))
 
 
 def _read_config(holder: Path) -> dict[str, Any]:

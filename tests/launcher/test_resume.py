@@ -366,6 +366,20 @@ class Contents:
         return 1
 
 
+def go_on(start, contents=None):
+    start.note(world_size=1, versions={})
+    provenance = dict(
+        command_line=["--resume", "latest"],
+        seed=0,
+        device="CPU",
+        world_size=1,
+        recipe="fence",
+        plugins=[],
+    )
+    with start.open(Dist()) as run_dir:
+        start.go_on(contents or Contents(), run_dir, provenance)
+
+
 def test_going_on_removes_what_came_after_the_checkpoint(find, run):
     with RunDir.reopen(run) as crashed:
         crashed.append("metrics.jsonl", {"step": 5})
@@ -373,10 +387,8 @@ def test_going_on_removes_what_came_after_the_checkpoint(find, run):
     (run / EXPORTED).write_text("{}")
     start, console = start_of(find, run)
     assert (start.step, start.is_in_place) == (4, True)
-    start.note(world_size=1, versions={})
     contents = Contents()
-    with start.open(Dist()) as run_dir:
-        start.go_on(contents, run_dir, _provenance())
+    go_on(start, contents)
     assert contents.step == 4
     assert [line for line in console.lines if "loaded 1 of 1 tensors" in line]
     assert (run / "metrics.jsonl").read_text().count("\n") == 4
@@ -389,9 +401,7 @@ def test_a_damaged_checkpoint_is_none_of_the_course_that_goes_on(find, run):
     """It would count as the newest: the limit would keep it, and remove those that are whole."""
     (run / "checkpoint-4" / "state.safetensors").unlink()
     start, console = start_of(find, run)
-    start.note(world_size=1, versions={})
-    with start.open(Dist()) as run_dir:
-        start.go_on(Contents(), run_dir, _provenance())
+    go_on(start)
     assert checkpoint.steps_in(run) == [2]
     assert (run / "checkpoint-4.set-aside-1" / "manifest.json").is_file()
     assert any("checkpoint-4, from which the run does not go on" in line for line in console.lines)
@@ -405,9 +415,7 @@ def test_steps_that_are_done_again_for_want_of_a_checkpoint_are_told(find, tmp_p
             crashed.append("metrics.jsonl", {"step": step})
     start, console = start_of(find, folder)
     assert not start.is_over(9)
-    start.note(world_size=1, versions={})
-    with start.open(Dist()) as run_dir:
-        start.go_on(Contents(), run_dir, _provenance())
+    go_on(start)
     assert "there is no checkpoint yet: 3 recorded steps are done again" in console.lines
     assert (folder / "metrics.jsonl").read_text() == ""
 
@@ -415,9 +423,7 @@ def test_steps_that_are_done_again_for_want_of_a_checkpoint_are_told(find, tmp_p
 def test_a_log_that_does_not_fit_the_checkpoint_is_told_of(find, run):
     (run / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"step"')
     start, console = start_of(find, run)
-    start.note(world_size=1, versions={})
-    with start.open(Dist()) as run_dir:
-        start.go_on(Contents(), run_dir, _provenance())
+    go_on(start)
     assert (run / "metrics.jsonl").read_text().count("\n") == 2
     assert any(line.startswith("warning: ") and "metrics.jsonl" in line for line in console.lines)
 
@@ -485,22 +491,9 @@ def test_steps_are_done_and_the_export_is_not(find, run):
     assert not start.is_over(4)
 
 
-def _provenance():
-    return dict(
-        command_line=["--resume", "latest"],
-        seed=0,
-        device="CPU",
-        world_size=1,
-        recipe="fence",
-        plugins=[],
-    )
-
-
 def test_a_second_provenance_does_not_replace_the_first(find, run):
     (run / "provenance.json").write_text('{"of": "the first"}')
     start, _ = start_of(find, run)
-    start.note(world_size=1, versions={})
-    with start.open(Dist()) as run_dir:
-        start.go_on(Contents(), run_dir, _provenance())
+    go_on(start)
     assert (run / "provenance-1.json").read_text() == '{"of": "the first"}'
     assert os.path.getsize(run / "provenance.json") > 0
