@@ -328,8 +328,11 @@ def write_grid(folder: Path, last: int) -> Path:
 
 
 def _entries(folder: Path) -> list[dict[str, str | None]]:
-    """What the images of a folder are of."""
-    return list(json.loads((folder / _PROMPTS).read_text(encoding="utf-8")))
+    """What the images of a folder are of; empty where that cannot be told any more."""
+    try:
+        return list(json.loads((folder / _PROMPTS).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return []
 
 
 def _file(folder: Path, entries: Sequence[object], entry: object, number: int) -> Path | None:

@@ -24,7 +24,8 @@ _PAPER, _INK, _EMPTY = "white", "black", "#dddddd"
 
 @dataclass(frozen=True)
 class Row:
-    """A label, and files of images; None: there is none, and its place stays empty."""
+    """A label, and files of images; None: there is none, and its place stays empty. So does that of
+    one that cannot be read."""
 
     label: str
     images: Sequence[Path | None]
@@ -104,8 +105,11 @@ def _scaled(path: Path | None, side: int) -> Image.Image | None:
 
     if path is None:
         return None
-    with Image.open(path) as image:
-        picture = image.convert("RGB")
+    try:
+        with Image.open(path) as image:
+            picture = image.convert("RGB")
+    except OSError:  # damaged, or removed meanwhile
+        return None
     longest = max(picture.size)
     if longest > side:
         factor, how = side / longest, Image.Resampling.LANCZOS

@@ -114,6 +114,15 @@ def test_images_of_other_prompts_are_not_shown_as_those_of_these(images, folder,
     ]
 
 
+@pytest.mark.parametrize("content", [None, "[", "3"])
+def test_images_of_which_it_is_not_known_any_more_what_they_are_of(images, folder, content):
+    images.paint(0)
+    file = folder / "step-000000" / "prompts.json"
+    file.unlink() if content is None else file.write_text(content)
+    images.paint(50)
+    assert cells(folder)[0] == [0, None, None, 50]
+
+
 def test_an_image_that_is_not_finite_is_left_out_and_told_of(images, folder, painter):
     from flux_common.latents import NotFiniteError
 

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from launcher.training import fonts
@@ -45,6 +46,18 @@ def test_large_images_are_reduced_and_tiny_ones_enlarged(tmp_path):
     assert (right - left, bottom - top) == (128, 64)
     left, _, right, _ = boxes(grid, BLUE)
     assert right - left == 60  # a whole multiple, so that its pixels stay sharp
+
+
+@pytest.mark.parametrize("damage", ["truncated", "no image", "gone"])
+def test_an_image_that_cannot_be_read_stays_empty(tmp_path, damage):
+    red, other = (save(tmp_path / name, (64, 64), RED) for name in ("r.png", "o.png"))
+    if damage == "gone":
+        other.unlink()
+    else:
+        other.write_bytes(red.read_bytes()[:60] if damage == "truncated" else b"hello")
+    made = lay_out(["one", "two"], [Row("", [red, other])], 64)
+    empty = lay_out(["one", "two"], [Row("", [red, None])], 64)
+    assert made.tobytes() == empty.tobytes()
 
 
 def test_a_white_image_can_be_told_from_the_paper(tmp_path):
