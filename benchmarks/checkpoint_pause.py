@@ -5,7 +5,7 @@ launcher's Saver. Measured in turns, medians of each:
 
 - the pause: how long `Saver.take` keeps the loop; beside it, one copy of the state in host memory,
   `{name: parameter.asnumpy().copy()}`, with the memory already there (`numpy.copyto`) as well. The
-  first one of a run, which has to ask the system for that memory, is told by itself;
+  first ones of a run, which have to ask the system for their memory, are told by themselves;
 - a step while a checkpoint is being written, beside a step while none is.
 
 Prints each figure with its limit; the last line is the same as JSON. Exit code 1: over a limit.
@@ -43,7 +43,10 @@ def main() -> int:
     copying, pause = results["copy"], results["pause"]
     ratio = results["pause_ratio"] = pause / copying
     print(f"pause {pause:.3f} s, copy {copying:.3f} s: {ratio:.2f}x (limit {PAUSE})")
-    print(f"      the first of the run: {results['first_pause']:.3f} s")
+    print(
+        f"      the first of the run: pause {results['first_pause']:.3f} s, copy "
+        f"{results['first_copy']:.3f} s"
+    )
     print(f"      a copy into memory that is there already: {results['copy_again']:.3f} s")
     busy, idle = results["step_while_writing"], results["step"]
     ratio = results["step_ratio"] = busy / idle
@@ -126,12 +129,12 @@ def measure(width: int, layers: int, turns: int, folder: Path) -> dict[str, floa
                 timed.setdefault("writing", []).append(time.perf_counter() - started)
                 timed.setdefault("steps", []).append(steps)
                 if turn == 0:  # compiles, and memory is asked of the system
-                    first = timed["pause"][0]
+                    first = {f"first_{name}": timed[name][0] for name in ("pause", "copy")}
                     timed.clear()
     ms.runtime.synchronize()
     medians = {name: statistics.median(values) for name, values in timed.items()}
     size = sum(a.nbytes for a in buffers.values())
-    return {"bytes": size, "first_pause": first, **medians}
+    return {"bytes": size, **first, **medians}
 
 
 def _copies(tensors) -> dict[str, np.ndarray]:
