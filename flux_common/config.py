@@ -23,13 +23,13 @@ class ModelSection:
 
     pretrained_model_name_or_path: str = option(
         help="FLUX.1 pipeline: a local folder in diffusers' layout or a hub name",
-        resume="continues",
+        resume="content",
         path="or_hub",
     )
     revision: str | None = option(
-        None, help="branch, tag or commit of a hub repository", resume="continues"
+        None, help="branch, tag or commit of a hub repository", resume="content"
     )
-    variant: str | None = option(None, help="weight file variant, such as bf16", resume="continues")
+    variant: str | None = option(None, help="weight file variant, such as bf16", resume="content")
     gradient_checkpointing: bool = option(
         False,
         help="recompute activations in the backward pass: less memory, more time",
