@@ -272,8 +272,7 @@ def part_digest(model: Any | None, memory: Path | None) -> str | None:
             value.update(weights.as_float32(parameter).tobytes())
         files, config = [value.hexdigest()], {}
     else:
-        with digests.remembered(memory, str(origin.files[0].parent)) as digest:
-            files = [digest(file).hex() for file in origin.files]
+        files = [digest.hex() for digest in digests.of_files(memory, origin.files)]
         config = {k: v for k, v in origin.config.items() if k not in _BESIDE_THE_POINT}
     return _context(
         kind=type(model).__name__,

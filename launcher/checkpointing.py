@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from hooks.types import Models, TrainState
+from launcher.plugin_checks import display_path
 from launcher.rundir import CONFIG, FolderGoneError, RunDir, resume_command
 from launcher.training import checkpoint, weights
 from launcher.training.errors import UserError
@@ -351,6 +352,11 @@ class Saver:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def saved_in(path: Path) -> str:
+    """Where a run stands whose newest checkpoint this is, and the way on."""
+    return f"the run is saved up to {display_path(path)}. To go on: `{resume_command(path.parent)}`"
 
 
 def _give_way() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hooks.types import Batch, Config, StepOutput, TrainState
-from launcher.checkpointing import Saver
+from launcher.checkpointing import Saver, saved_in
 from launcher.console import Console
 from launcher.feed import Feed, Graphs
 from launcher.interrupt import Asked, Interrupted, Left, stoppable
@@ -200,22 +200,21 @@ class Loop:
             raise
         except Left:  # what it has asked for comes next
             pass
-        except UserError as error:
-            raise UserError(f"{error} Apart from that, {self._saved(self._save())}") from error
-        except OSError as error:
-            saved = self._saved(self._save())
-            if not str(error.filename or "").startswith(str(self.run_dir.path)):
+        except Exception as error:
+            saved, said = self._saved(self._save()), self._said(error)
+            if said is None:  # a mistake in a plugin, whose traceback comes next
                 self.console.headline(f"failed after step {self.state.step}; {saved}")
                 raise
-            raise UserError(
-                f"{error.filename} can be neither read nor written: {error.strerror}. Apart from "
-                f"that, {saved}"
-            ) from error
-        except Exception:  # a mistake in a plugin, whose traceback comes next
-            self.console.headline(
-                f"failed after step {self.state.step}; {self._saved(self._save())}"
-            )
-            raise
+            raise UserError(f"{said} Apart from that, {saved}") from error
+
+    def _said(self, error: Exception) -> str | None:
+        """What a user is to be told of an error that is no bug; None: it is one."""
+        if isinstance(error, OSError):
+            # Of the run's own files: others are a plugin's matter.
+            if not str(error.filename or "").startswith(str(self.run_dir.path)):
+                return None
+            return f"{error.filename} can be neither read nor written: {error.strerror}."
+        return str(error) if isinstance(error, UserError) else None
 
     def _save_if_due(self, asked: Asked) -> None:
         """Take a checkpoint if one is due or SIGUSR1 wants one, and none is being written."""
@@ -240,10 +239,9 @@ class Loop:
 
     def _saved(self, path: Path | None) -> str:
         """Where the run stands, and the way on."""
-        command = resume_command(self.run_dir.path)
         if path is None:
-            return f"no step was done. To go on: `{command}`"
-        return f"the run is saved up to {display_path(path)}. To go on: `{command}`"
+            return f"no step was done. To go on: `{resume_command(self.run_dir.path)}`"
+        return saved_in(path)
 
     def _explain(self, batch: Batch, output: StepOutput, tries: int) -> str:
         """Why a batch has no finite gradients, found out by a pass over it."""

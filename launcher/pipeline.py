@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from hooks.types import Batch, Config, Dataset, Dist, Models, StepOutput, TrainState
 from launcher import child, resume, tracking, validation
-from launcher.checkpointing import EMA, Contents, Saver
+from launcher.checkpointing import EMA, Contents, Saver, saved_in
 from launcher.console import Console
 from launcher.encoding import Encoded, EncodingStage, cache_options, child_task
 from launcher.feed import Feed, Graphs
@@ -27,7 +27,7 @@ from launcher.loop import Loop
 from launcher.mending import Mender
 from launcher.parts import prepare_models, trainable_parameters
 from launcher.plugin_checks import display_path
-from launcher.rundir import RunDir, expand, resume_command
+from launcher.rundir import RunDir, expand
 from launcher.rundir import problems as rundir_problems
 from launcher.schedule import Schedule
 from launcher.sections import precision_problems, skipping_problems
@@ -125,10 +125,7 @@ def run(
 def where_it_stands(folder: Path) -> str:
     """What to tell of a run that is interrupted outside of its steps; empty: nothing is kept."""
     steps = checkpoint.steps_in(folder)
-    if not steps:
-        return ""
-    path = display_path(checkpoint.path_of(folder, steps[-1]))
-    return f"the run is saved up to {path}. To go on: `{resume_command(folder)}`"
+    return saved_in(checkpoint.path_of(folder, steps[-1])) if steps else ""
 
 
 def _flags(command_line: list[str]) -> list[str]:
@@ -264,13 +261,13 @@ class Training:
     def _validator(
         self, trackers: Trackers, mender: Mender, *, is_needed: bool
     ) -> Validator | None:
-        """None: the run is not validated.
+        """None: the run is not validated any more.
 
         Args:
             is_needed: False: all steps are done already.
         """
         config, console, encoded = self.config, self.console, self.encoded
-        if not config.validation.is_wanted:
+        if not config.validation.is_wanted or not is_needed:
             return None
         prepared = self.hook.build_validation(
             config=config,
@@ -281,7 +278,7 @@ class Training:
             heldout=validation.held_out(config, self.dataset),
         )
         validator = Validator(config, self.hook, prepared, self.run_dir, trackers, console, mender)
-        if config.runtime.mode == "graph" and is_needed:
+        if config.runtime.mode == "graph":
             validator.compile()
         return validator
 

@@ -15,6 +15,10 @@ def now() -> str:
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+#: Distributions that results depend on.
+DECISIVE = ("flux-controlnet-plugin", "mindspore", "mindone", "transformers", "numpy")
+
+
 def provenance(
     *,
     command_line: Sequence[str],

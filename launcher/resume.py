@@ -271,8 +271,7 @@ def of_frozen(models: Models, memory: Path | None) -> dict[str, str]:
         origin = weights.origin_of(cell)
         if origin is None or all(p.requires_grad for p in cell.get_parameters()):
             continue
-        with digests.remembered(memory, str(origin.files[0].parent)) as digest:
-            contents = b"".join(digest(file) for file in origin.files)
+        contents = b"".join(digests.of_files(memory, origin.files))
         notes[part] = hashlib.sha256(contents).hexdigest()
     return notes
 

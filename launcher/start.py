@@ -233,17 +233,13 @@ def read_exported(folder: Path) -> dict[str, Any] | None:
     file = folder / EXPORTED
     try:
         content = dict(json.loads(file.read_text(encoding="utf-8")))
-        if isinstance(content["step"], int) and isinstance(content["files"], list):
-            return content
+        if not isinstance(content["step"], int) or not isinstance(content["files"], list):
+            raise TypeError("step or files")
+        return content
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(_damaged(file)) from error
-    raise UserError(_damaged(file))
-
-
-def _damaged(file: Path) -> str:
-    return (
-        f"{file} does not say what the run has exported: it is damaged. Restore it from a copy; or "
-        "remove it, and let --resume export again from the newest checkpoint."
-    )
+        raise UserError(
+            f"{file} does not say what the run has exported: it is damaged. Restore it from a "
+            "copy; or remove it, and let --resume export again from the newest checkpoint."
+        ) from error

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, FluxControlNetModel, FluxTransformer2DModel
 from torch import Tensor
+from torch_controlnet import image_ids, load_transformer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 HEIGHT, WIDTH, TEXT, STEPS, SEED, GUIDANCE = 32, 48, 16, 3, 5, 3.5
@@ -37,9 +38,7 @@ def main() -> None:
     parser.add_argument("out_file", type=Path)
     parser.add_argument("--tiny-flux", type=Path, required=True, help="a FLUX.1 pipeline folder")
     options = parser.parse_args()
-    transformer = FluxTransformer2DModel.from_pretrained(
-        options.tiny_flux, subfolder="transformer"
-    ).eval()
+    transformer = load_transformer(options.tiny_flux)
     vae = AutoencoderKL.from_pretrained(options.tiny_flux, subfolder="vae").eval()
     saved = {}
     with torch.no_grad():
@@ -99,8 +98,6 @@ def latents(
     tokens = HEIGHT // 16 * (WIDTH // 16)
     noise = generator(SEED, "image noise", 0).standard_normal((tokens, 64), dtype=np.float32)
     hidden = torch.from_numpy(noise)[None]
-    rows, columns = np.mgrid[: HEIGHT // 16, : WIDTH // 16]
-    ids = np.stack([np.zeros_like(rows), rows, columns], -1).reshape(-1, 3).astype(np.float32)
     modes = {} if mode is None else {"controlnet_mode": torch.tensor([[mode]])}
     for level, following in itertools.pairwise(sigmas(tokens)):
         inputs = {
@@ -110,7 +107,7 @@ def latents(
             "pooled_projections": pooled,
             "encoder_hidden_states": embeds,
             "txt_ids": torch.zeros(TEXT, 3),
-            "img_ids": torch.from_numpy(ids),
+            "img_ids": image_ids(HEIGHT // 16, WIDTH // 16),
             "return_dict": False,
         }
         blocks, single_blocks = controlnet(controlnet_cond=condition, **modes, **inputs)

@@ -7,7 +7,6 @@ needs is left out: the command line, `tracking`, packages that no result depends
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 from hooks.types import Config
 from launcher.hub.card import CARD
 from launcher.hub.finished import PRECISION, FinishedRun
+from launcher.hub.paths import path_options
 from launcher.hub.versions import versions
 from launcher.rundir import CONFIG, PROVENANCE
 from launcher.training.private import last_part, public_name, public_value
@@ -75,12 +75,7 @@ def public_config(text: str, config: Config) -> str:
     import yaml
 
     content = {name: value for name, value in yaml.safe_load(text).items() if name != "tracking"}
-    known = {
-        (name, field.name): getattr(section, field.name)
-        for name, section in config.items()
-        for field in dataclasses.fields(section)
-        if field.metadata.get("path")
-    }
+    known = {(section, option): value for section, option, _, value in path_options(config)}
     for name, value in content.items():
         if isinstance(value, dict):
             settled = {option: known.get((name, option), given) for option, given in value.items()}

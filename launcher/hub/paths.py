@@ -26,7 +26,7 @@ def local_options(config: Config) -> list[str]:
     """
     return [
         f"{section}.{option}"
-        for section, option, kind, value in _paths(config)
+        for section, option, kind, value in path_options(config)
         if value is not None
         and (kind == "local" or hub_name(value) != value or os.path.exists(value))
     ]
@@ -42,7 +42,7 @@ def settled(config: Config, local: Collection[str] | None, folder: Path) -> Conf
         folder: where the run was started.
     """
     sections = dict(config)
-    for section, option, _, value in _paths(config):
+    for section, option, _, value in path_options(config):
         if value is None or not (local is None or f"{section}.{option}" in local):
             continue
         is_list = isinstance(value, list)
@@ -52,7 +52,7 @@ def settled(config: Config, local: Collection[str] | None, folder: Path) -> Conf
     return Config(sections)
 
 
-def _paths(config: Config) -> Iterator[tuple[str, str, str, Any]]:
+def path_options(config: Config) -> Iterator[tuple[str, str, str, Any]]:
     """Section, name, kind and value of every option that takes a path."""
     for name, section in config.items():
         for field in dataclasses.fields(section):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-_PACKAGES = ("flux-controlnet-plugin", "mindspore", "mindone", "transformers", "numpy")
+from launcher.provenance import DECISIVE
 
 
 def versions(provenance: Mapping[str, Any]) -> dict[str, str]:
@@ -13,5 +13,5 @@ def versions(provenance: Mapping[str, Any]) -> dict[str, str]:
     packages = provenance.get("packages", {})
     known = {name.lower().replace("_", "-"): str(version) for name, version in packages.items()}
     plugins = [plugin.get("distribution") for plugin in provenance.get("plugins", [])]
-    wanted = [*_PACKAGES, *(name.lower().replace("_", "-") for name in plugins if name)]
+    wanted = [*DECISIVE, *(name.lower().replace("_", "-") for name in plugins if name)]
     return {name: known[name] for name in dict.fromkeys(wanted) if name in known}

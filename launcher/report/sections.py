@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from launcher.provenance import DECISIVE
 from launcher.report import figures, formats
 from launcher.report.colours import key
 from launcher.report.files import checkpoints, written
@@ -15,8 +16,6 @@ from launcher.report.run import Run
 from launcher.resume import flat
 from launcher.training.precision.graph import EMULATED
 
-#: Packages whose versions are shown without a click.
-_PACKAGES = ("flux-controlnet-plugin", "mindspore", "mindone", "transformers", "numpy")
 #: Kinds of operators in precision.json, and what they are called in `launcher precision`.
 _KINDS = {
     "matmul": "matmuls",
@@ -185,7 +184,7 @@ def _parts(run: Run) -> Markup:
             ],
         )
     )
-    for name in _PACKAGES:
+    for name in DECISIVE:  # the others are shown on a click
         versions = [_of(about, "packages", name) for about in run.provenance]
         if any(version != "–" for version in versions):
             rows.append((name, list(versions)))

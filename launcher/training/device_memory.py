@@ -21,9 +21,9 @@ _EXHAUSTED = re.compile(
 
 def is_exhausted(error: BaseException) -> bool:
     """Whether an error says that there is no memory left."""
-    return isinstance(error, (RuntimeError, MemoryError)) and (
-        isinstance(error, MemoryError) or _EXHAUSTED.search(str(error)) is not None
-    )
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and _EXHAUSTED.search(str(error)) is not None
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,17 @@ def remembered(memory: Path | None, subject: str) -> Iterator[Digest]:
     yield digest
     if file is not None and changed:
         _write(file, known)
+
+
+def of_files(memory: Path | None, files: Sequence[Path]) -> list[bytes]:
+    """The digests of the files that a model's weights are in, remembered.
+
+    Args:
+        memory: see `remembered`.
+        files: at least one, all in one folder.
+    """
+    with remembered(memory, str(files[0].parent)) as digest:
+        return [digest(file) for file in files]
 
 
 def of_file(path: str | os.PathLike[str], between: Callable[[], object] | None = None) -> bytes:
